@@ -1,0 +1,1 @@
+"""What runs inside a hospital. The only package that touches patient rows."""

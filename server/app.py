@@ -1,0 +1,162 @@
+"""The ServerApp: admit -> statistics -> rounds -> held-out evaluation -> report."""
+
+import logging
+import time
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.admission import Admission, admit
+from server.checkpoint import save_checkpoint, save_model
+from server.evaluation import evaluate_predictions
+from server.progress import Progress
+from server.report import write_report
+from server.results import DataSummary, FlowStep, RunResults, SiteSummary
+from server.rounds import Training, run_rounds
+from server.statistics import federated_plan
+from server.strategies import build_strategy
+from shared_model.batch import Scaler, open_store, read_manifest
+from shared_model.config import RunConfig
+from shared_model.contract import contract_digest
+from shared_model.errors import ConsiliumError
+from shared_model.features import PreprocessingPlan
+from shared_model.messages import Weights
+from shared_model.model import build_model, load_model
+from shared_model.predict import best_device, predict
+
+log = logging.getLogger("consilium.server")
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one federation from its run-config; everything it finds is written below ``output``."""
+    config = RunConfig.from_flat(context.run_config)
+    progress = Progress(Path(config.output))
+    try:
+        federate(grid, config, progress)
+    except ConsiliumError as error:
+        progress.tell("error", kind=type(error).__name__, message=str(error))
+        raise
+
+
+def federate(grid: Grid, config: RunConfig, progress: Progress) -> RunResults:
+    """The sentence: admit, fit the plan, run the rounds, evaluate on the held-out set, report."""
+    run = _Run(config, progress)
+    admission = admit(grid, config, encoder=run.heldout_encoder())
+    run.admitted(admission)
+    plan, _, missing = federated_plan(grid, admission, config)
+    run.planned(plan, missing)
+    strategy = build_strategy(config, len(admission.sites))
+    initial: Weights = build_model(config.model, seed=config.seed).state_dict()
+    training = run_rounds(grid, admission, strategy, initial, plan, config, run.after_round)
+    run.trained(training, plan)
+    return run.finish()
+
+
+class _Run:
+    """Collects the results document of one run and keeps it current on disk ('partial' until the end)."""
+
+    def __init__(self, config: RunConfig, progress: Progress) -> None:
+        self.config, self.progress, self.output = config, progress, Path(config.output)
+        self.start = time.monotonic()
+        self.results = RunResults(
+            consilium_version=_version(),
+            status="partial",
+            config=config.to_flat(),
+            contract_digest=contract_digest(),
+            data=self._data_summary(),
+        )
+
+    def heldout_encoder(self) -> str:
+        """Digest of the encoder that prepared the held-out notes; empty without a held-out set."""
+        return read_manifest(Path(self.config.heldout))["encoder"]["digest"] if self.config.heldout else ""
+
+    def admitted(self, admission: Admission) -> None:
+        cards = admission.sites.values()
+        admitted = [
+            SiteSummary(site=c.site, admitted=True, reason="", patients=c.patients, deaths=c.deaths, device=c.device)
+            for c in cards
+        ]
+        refused = [SiteSummary(site=s, admitted=False, reason=why) for s, why in admission.refused.items()]
+        self.results.sites = admitted + refused
+        self.results.encoder = next(iter(cards)).encoder
+        self.progress.tell("admitted", sites=[s.site for s in admitted], refused=admission.refused)
+
+    def planned(self, plan: PreprocessingPlan, missing: dict[str, str]) -> None:
+        self.results.plan_digest = plan.digest
+        self.results.warnings += [f"{site} sent no statistics: {why}" for site, why in missing.items()]
+
+    def after_round(self, training: Training, weights: Weights) -> None:
+        last = training.rounds[-1]
+        self._keep(training)
+        save_checkpoint(self.output, last.round, weights)
+        self.results.write(self.output / "results.json")
+        before = training.rounds[-2].validation_auroc if last.round > 1 else None
+        facts = {"round": last.round, "sites": len(last.replied), "failed": last.failed, "loss": last.train_loss}
+        self.progress.tell("round", rounds=self.config.rounds, auroc_before=before, **facts)
+
+    def trained(self, training: Training, plan: PreprocessingPlan) -> None:
+        self._keep(training)
+        self.results.best_round = training.best_round
+        self.results.parameters = sum(t.numel() for t in training.weights.values())
+        threshold = training.validation.best_threshold
+        save_model(
+            self.output / "model",
+            training.weights,
+            plan,
+            self.config.model,
+            threshold=threshold,
+            encoder=self.results.encoder,
+        )
+        if self.config.heldout:
+            self._evaluate(training.weights, plan, threshold)
+        else:
+            self.results.warnings.append("no held-out set at the server: only the sites' validation is reported")
+
+    def finish(self) -> RunResults:
+        failures = {site for r in self.results.rounds for site in r.failed}
+        self.results.warnings += [f"{site} missed at least one round; see the rounds" for site in sorted(failures)]
+        self.results.status = "complete"
+        self.results.timing.total = time.monotonic() - self.start
+        self.results.write(self.output / "results.json")
+        write_report(self.results, self.output / "report.html")
+        self.progress.tell("done")
+        return self.results
+
+    def _evaluate(self, weights: Weights, plan: PreprocessingPlan, threshold: float) -> None:
+        data, device = open_store(Path(self.config.heldout)), best_device()
+        model = load_model(self.config.model, weights).to(device)
+        scores_N = predict(model, data, Scaler(plan), device)
+        self.results.heldout = evaluate_predictions(
+            scores_N, data, threshold=threshold, resamples=self.config.bootstrap, seed=self.config.seed
+        )
+        found = self.results.heldout.metrics["auroc"]
+        self.progress.tell("evaluated", auroc=found.value)
+
+    def _keep(self, training: Training) -> None:
+        timing = self.results.timing
+        self.results.rounds, timing.rounds = training.rounds, training.seconds
+        timing.local_training = sum(training.local_seconds)
+
+    def _data_summary(self) -> DataSummary | None:
+        if not self.config.heldout:
+            return None
+        manifest = read_manifest(Path(self.config.heldout))
+        return DataSummary(
+            source=manifest["source"],
+            cohort=manifest["cohort"],
+            prediction_hours=manifest["prediction_hours"],
+            rules_version=manifest["rules_version"],
+            flow=[FlowStep(**step) for step in manifest["flow"]],
+        )
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("consilium")
+    except PackageNotFoundError:  # run from a bundle alone
+        return "unknown"

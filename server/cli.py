@@ -1,0 +1,65 @@
+"""``consilium-server``: what the coordinating centre runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared_model.command import command_group, run
+from shared_model.errors import RunFolderError
+
+app = command_group("Look at what a federation produced.")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run folder with results.json.", metavar="RUN")]) -> None:
+    """Draw report.html again from results.json."""
+    from pydantic import ValidationError
+
+    from server.report import write_report
+    from server.results import read_results
+
+    path = folder / "results.json"
+    try:
+        results = read_results(path)
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{folder}: no results.json, so it is not a run") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunFolderError(f"{path}: {where}: {first['msg'].lower()}") from error
+    write_report(results, folder / "report.html")
+    typer.echo(str(folder / "report.html"))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A released model (RUN/model).", metavar="MODEL")],
+    store: Annotated[Path, typer.Argument(help="A prepared store.", metavar="STORE")],
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the 95 % intervals.")] = 1000,
+) -> None:
+    """Apply a released model to a prepared store and print its metrics as JSON; prints no patient's values."""
+    from server.checkpoint import load_released
+    from server.evaluation import evaluate_predictions
+    from shared_model.batch import Scaler, open_store
+    from shared_model.predict import best_device, predict
+
+    network, plan, threshold = load_released(model)
+    data, device = open_store(store, verify=True), best_device()
+    scores_N = predict(network.to(device), data, Scaler(plan), device)
+    found = evaluate_predictions(scores_N, data, threshold=threshold, resamples=bootstrap, seed=0)
+    typer.echo(json.dumps({name: estimate.model_dump() for name, estimate in found.metrics.items()}, indent=1))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of results.json."""
+    from server.results import RunResults
+
+    typer.echo(json.dumps(RunResults.model_json_schema(), indent=1))
+
+
+def main() -> None:
+    """Console script."""
+    run(app)

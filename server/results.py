@@ -1,0 +1,168 @@
+"""``results.json``: everything a run found, as one documented document.
+
+Why one schema: the ServerApp writes it, the simulation adds the baselines to it, the report is drawn from it and from
+nothing else, so a reader can re-draw every figure. ``RunResults.model_json_schema()`` is the machine-readable form;
+``consilium-server schema`` prints it. Everything outside ``timing`` is identical for two runs with one seed.
+
+All metrics are on the patients of the server's held-out set, one stay a patient, unless a field says ``validation``.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Estimate(_Document):
+    """A metric with its 95 % bootstrap interval over patients; all three are null where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Curve(_Document):
+    """Points of a drawn curve; ``x`` and ``y`` have the same length."""
+
+    x: list[float]
+    y: list[float]
+
+
+class CalibrationBin(_Document):
+    """Patients of one tenth of predicted risk: mean predicted and observed risk, and how many they are."""
+
+    predicted: float
+    observed: float
+    count: int
+
+
+class UnitEvaluation(_Document):
+    """One model on the held-out patients of one unit."""
+
+    unit: str
+    patients: int
+    deaths: int
+    auroc: Estimate
+
+
+class Evaluation(_Document):
+    """One model on the held-out set.
+
+    ``metrics`` has auroc, auprc, brier, log_loss, and, at ``threshold``, accuracy, sensitivity, specificity and f1.
+    ``threshold`` was chosen on the validation patients of the sites (best Youden index), never here.
+    """
+
+    patients: int
+    deaths: int
+    threshold: float
+    metrics: dict[str, Estimate]
+    roc: Curve = Field(description="x: 1 - specificity, y: sensitivity")
+    precision_recall: Curve = Field(description="x: recall, y: precision")
+    calibration: list[CalibrationBin]
+    by_unit: list[UnitEvaluation]
+
+
+class SiteSummary(_Document):
+    """One site as the server saw it at admission."""
+
+    site: str
+    admitted: bool
+    reason: str = Field(description="why it is not admitted; empty when it is")
+    patients: int | None = Field(
+        default=None, description="training patients; null when below the site's smallest cell"
+    )
+    deaths: int | None = Field(default=None, description="null when the site's smallest cell suppressed it")
+    device: str = ""
+
+
+class RoundSummary(_Document):
+    """One round. The validation figures are those of the model that came out of it, on the sites' validation patients;
+    they are null in a partial document's last round, since they ride in the next round's replies."""
+
+    round: int
+    learning_rate: float
+    train_loss: float = Field(description="mean focal loss during the round, over all sites")
+    validation_loss: float | None = Field(default=None, description="mean focal loss after the round")
+    validation_auroc: float | None = None
+    replied: list[str]
+    failed: dict[str, str] = Field(default_factory=dict, description="site -> why its reply is missing")
+    bytes_down: int = Field(description="bytes of model and plan sent to one site")
+    bytes_up: int = Field(description="bytes that all sites sent back")
+
+
+class FlowStep(_Document):
+    """One step of the cohort's flow chart: what remained after it."""
+
+    step: str
+    patients: int
+    stays: int
+
+
+class DataSummary(_Document):
+    """Where the patients came from. ``oracle_auroc`` is known for synthetic patients only: the AUROC of their true risk
+    on the same held-out patients, which no model can be expected to beat."""
+
+    source: str
+    cohort: str
+    prediction_hours: float
+    rules_version: str
+    flow: list[FlowStep] = Field(default_factory=list)
+    oracle_auroc: float | None = None
+
+
+class ComparisonRow(_Document):
+    """One line of the table federated / pooled / local-only, with the same model code and budget."""
+
+    model: str = Field(description="'federated', 'pooled' or 'local-only: UNIT'")
+    auroc: Estimate = Field(description="on the whole held-out set")
+    auprc: Estimate
+    own_unit_auroc: Estimate | None = Field(default=None, description="local-only: on its own unit's held-out patients")
+
+
+class Timing(_Document):
+    """Seconds. Differs between runs; nothing else in the document does."""
+
+    total: float | None = None
+    stages: dict[str, float] = Field(default_factory=dict)
+    rounds: list[float] = Field(default_factory=list, description="wall seconds of each round")
+    local_training: float = Field(default=0.0, description="sum of the seconds that sites spent in training")
+    federation_overhead: float | None = Field(
+        default=None, description="wall time of all rounds over the local training time spread on the workers"
+    )
+
+
+class RunResults(_Document):
+    """The whole document."""
+
+    schema_version: int = SCHEMA_VERSION
+    consilium_version: str
+    status: str = Field(description="'complete', or 'partial' while a run goes on or after it was interrupted")
+    config: dict[str, str | int | float | bool]
+    contract_digest: str
+    plan_digest: str = ""
+    encoder: str = Field(default="", description="name and digest of the text encoder; empty when there are no notes")
+    data: DataSummary | None = None
+    sites: list[SiteSummary] = Field(default_factory=list)
+    rounds: list[RoundSummary] = Field(default_factory=list)
+    best_round: int | None = Field(default=None, description="the round whose model was kept, by validation AUROC")
+    parameters: int = 0
+    heldout: Evaluation | None = None
+    comparison: list[ComparisonRow] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list, description="degradations and alarms, each one sentence")
+    timing: Timing = Field(default_factory=Timing)
+
+    def write(self, path: Path) -> None:
+        """Write atomically: a reader sees the old document or the new one."""
+        temporary = path.with_suffix(".json.tmp")
+        temporary.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        temporary.replace(path)
+
+
+def read_results(path: Path) -> RunResults:
+    """Read a ``results.json``; raises pydantic's ValidationError where it does not fit the schema."""
+    return RunResults.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,0 +1,165 @@
+"""The rounds: send, collect, check, aggregate, checkpoint.
+
+Why not ``Strategy.start``: it goes on in silence when nobody replies, aggregates in order of arrival (so that two runs
+differ in the last bits), and cannot tell who is missing. The strategy's own hooks do the algorithm.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from server.admission import Admission, SiteGrid, ask, sort_replies
+from server.results import RoundSummary
+from shared_model.config import RunConfig
+from shared_model.errors import ContractError, FederationError
+from shared_model.features import PreprocessingPlan
+from shared_model.mergeable import Validation, merge_validations
+from shared_model.messages import (
+    EVALUATE,
+    EvaluateReply,
+    RoundOrder,
+    TrainReply,
+    Weights,
+    content_bytes,
+    misfit,
+    weights_content,
+)
+
+
+@dataclass(kw_only=True)
+class Training:
+    """What the rounds leave: the kept weights with their validation, and the record of every round."""
+
+    weights: Weights
+    best_round: int = 0
+    validation: Validation = field(default_factory=Validation)
+    rounds: list[RoundSummary] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    local_seconds: list[float] = field(default_factory=list)
+
+    def validated(self, round_number: int, weights: Weights, validation: Validation) -> None:
+        """Note how the model of a round did, and keep it when no earlier one did better."""
+        record = self.rounds[round_number - 1]
+        record.validation_loss, record.validation_auroc = validation.loss, validation.auroc
+        if validation.auroc is None or validation.auroc >= (self.validation.auroc or 0.0):
+            self.weights, self.best_round, self.validation = weights, round_number, validation
+
+
+def run_rounds(
+    grid: Grid,
+    admission: Admission,
+    strategy: Strategy,
+    initial: Weights,
+    plan: PreprocessingPlan,
+    config: RunConfig,
+    on_round: Callable[[Training, Weights], None],
+) -> Training:
+    """Train for ``config.rounds`` rounds. ``on_round`` sees the state after each.
+
+    Round r's replies carry the validation of the model that entered it, so the kept model is known one round late and
+    the last one is validated by a message of its own. Raises FederationError when a round has too few usable replies.
+    """
+    training, weights = Training(weights=initial), initial
+    for number in range(1, config.rounds + 1):
+        order = RoundOrder(round=number, learning_rate=config.learning_rate_at(number), plan=plan)
+        start = time.monotonic()
+        after, validation = _round(grid, admission, strategy, weights, order, config, training)
+        training.seconds.append(time.monotonic() - start)
+        if number > 1:
+            training.validated(number - 1, weights, validation)
+        weights = after
+        on_round(training, weights)
+    last = _validate(grid, admission, weights, order, config)
+    training.validated(config.rounds, weights, last)
+    return training
+
+
+def _round(
+    grid: Grid,
+    admission: Admission,
+    strategy: Strategy,
+    weights: Weights,
+    order: RoundOrder,
+    config: RunConfig,
+    training: Training,
+) -> tuple[Weights, Validation]:
+    """One round: the aggregated weights, and the validation of the incoming ones."""
+    view = cast(Grid, SiteGrid(admission))
+    sent = ArrayRecord(weights)
+    messages = list(strategy.configure_train(order.round, sent, order.config(), view))
+    received = list(grid.send_and_receive(messages, timeout=config.round_timeout))
+    replies, failed = _usable(admission, messages, received, weights)
+    if len(replies) < config.min_sites:
+        reasons = "; ".join(f"{site}: {why}" for site, why in failed.items())
+        raise FederationError(
+            f"round {order.round}: {len(replies)} of at least {config.min_sites} usable replies (min-sites); {reasons}"
+        )
+    arrays, _ = strategy.aggregate_train(order.round, [message for message, _ in replies.values()])
+    if arrays is None:
+        raise FederationError(f"round {order.round}: the strategy aggregated nothing")
+    updates = {site: reply for site, (_, reply) in replies.items()}
+    validation = merge_validations([reply.validation for reply in updates.values()])
+    training.local_seconds.append(sum(reply.seconds for reply in updates.values()))
+    training.rounds.append(_summary(order, updates, failed, messages))
+    return dict(arrays.to_torch_state_dict()), validation
+
+
+def _usable(
+    admission: Admission, messages: list[Message], received: list[Message], weights: Weights
+) -> tuple[dict[str, tuple[Message, TrainReply]], dict[str, str]]:
+    """Replies that fit the model, by site name in name order, and why the others do not."""
+    contents, failed = sort_replies([m.metadata.dst_node_id for m in messages], received)
+    by_node = {reply.metadata.src_node_id: reply for reply in received}
+    usable: dict[str, tuple[Message, TrainReply]] = {}
+    for node in sorted(contents, key=admission.name_of):
+        try:
+            reply = TrainReply.read(contents[node])
+            _check_update(reply, weights)
+            usable[admission.name_of(node)] = (by_node[node], reply)
+        except ContractError as error:
+            failed[node] = misfit(error)
+    return usable, {admission.name_of(node): str(why) for node, why in failed.items()}
+
+
+def _check_update(reply: TrainReply, weights: Weights) -> None:
+    """Same names, shapes and dtypes as what was sent; finite; a positive count."""
+    if reply.weights.keys() != weights.keys():
+        raise ContractError("update: its arrays have other names than the model")
+    for name, tensor in reply.weights.items():
+        if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
+            raise ContractError(f"update: {name} has another shape or dtype than the model")
+        if not torch.isfinite(tensor).all():
+            raise ContractError(f"update: {name} is not finite")
+    if reply.examples < 1:
+        raise ContractError("update: no training examples behind it")
+
+
+def _summary(
+    order: RoundOrder,
+    updates: dict[str, TrainReply],
+    failed: dict[str, str],
+    messages: list[Message],
+) -> RoundSummary:
+    examples = sum(reply.examples for reply in updates.values())
+    return RoundSummary(
+        round=order.round,
+        learning_rate=order.learning_rate,
+        train_loss=sum(reply.train_loss * reply.examples for reply in updates.values()) / examples,
+        replied=list(updates),
+        failed=failed,
+        bytes_down=content_bytes(messages[0].content),
+        bytes_up=sum(t.nbytes for reply in updates.values() for t in reply.weights.values()),
+    )
+
+
+def _validate(grid: Grid, admission: Admission, weights: Weights, order: RoundOrder, config: RunConfig) -> Validation:
+    """Validation of the last model, merged over the sites that answer."""
+    contents, _ = ask(grid, admission.sites, EVALUATE, weights_content(weights, order), config.round_timeout)
+    ordered = sorted(contents, key=admission.name_of)
+    return merge_validations([EvaluateReply.read(contents[node]).validation for node in ordered])

@@ -1,0 +1,49 @@
+"""How every console script behaves: a good --help, one line for a user's mistake, honest exit statuses."""
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from shared_model.errors import ConsiliumError
+
+
+def command_group(help_text: str | None = None, *, needs_command: bool = True) -> typer.Typer:
+    """A Typer group with the habits all ours share."""
+    return typer.Typer(
+        add_completion=False,
+        no_args_is_help=needs_command,
+        help=help_text,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+
+
+def run(command: typer.Typer, *, interrupted: str = "interrupted") -> NoReturn:
+    """Run a command group. Exit status 2 for a user's mistake, 130 after Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        sys.exit(command(standalone_mode=False) or 0)
+    except ConsiliumError as error:
+        _end(f"error: {error}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _end(interrupted, 130)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except Exception as error:
+        if not hasattr(error, "show"):  # click's usage errors show themselves
+            raise
+        error.show()
+        sys.exit(2)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _end(text: str, status: int) -> NoReturn:
+    typer.echo(text, err=True)
+    sys.exit(status)

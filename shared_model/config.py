@@ -1,0 +1,77 @@
+"""Flower's flat run-config, read once at the border into one frozen, validated RunConfig.
+
+Every key has its default in ``pyproject.toml`` under ``[tool.flwr.app.config]`` (Flower refuses overrides of keys that
+are not there; a test keeps the two lists equal). Keys are kebab-case there and snake_case here.
+"""
+
+from collections.abc import Mapping
+from math import cos, pi
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared_model.errors import ConfigError
+from shared_model.model import ModelConfig
+
+Scalar = bool | int | float | str
+
+
+class RunConfig(BaseModel):
+    """Everything a run can be told. Frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+    seed: int = Field(default=1, ge=0)
+    strategy: Literal["fedavg"] = "fedavg"
+    rounds: int = Field(default=12, ge=1, le=10_000)
+    local_epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    focal_alpha: float = Field(default=0.5, gt=0, lt=1)
+    focal_gamma: float = Field(default=2.0, ge=0)
+    validation_fraction: float = Field(default=0.15, ge=0, lt=1)
+
+    static_hidden: int = Field(default=64, ge=1)
+    series_hidden: int = Field(default=48, ge=1)
+    text_hidden: int = Field(default=32, ge=1)
+    text_dimension: int = Field(default=384, ge=1)
+    fusion_width: int = Field(default=48, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+
+    min_sites: int = Field(default=2, ge=1, description="fewest admitted sites, and fewest replies of a round")
+    expected_sites: int = Field(default=0, ge=0, description="stop waiting when this many connect; 0: min_sites")
+    admission_timeout: float = Field(default=120, gt=0, description="seconds")
+    round_timeout: float = Field(default=3600, gt=0, description="seconds")
+
+    heldout: str = Field(default="", description="prepared store of the server's held-out set; empty: none")
+    output: str = Field(default="runs/flower", description="folder for results, report and model, at the server")
+    bootstrap: int = Field(default=1000, ge=0, description="resamples for confidence intervals")
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Scalar]) -> "RunConfig":
+        """Validate Flower's mapping; raises ConfigError naming key, value and rule."""
+        try:
+            return cls.model_validate(dict(flat))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"run-config: {key} = {first['input']!r}: {first['msg'].lower()}") from error
+
+    def to_flat(self) -> dict[str, Scalar]:
+        """Flower's mapping, kebab-case."""
+        return self.model_dump(by_alias=True)
+
+    @property
+    def model(self) -> ModelConfig:
+        """The model's sizes."""
+        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.__dataclass_fields__})
+
+    def learning_rate_at(self, round_number: int) -> float:
+        """Cosine from ``learning_rate`` in round 1 towards 0 after the last (the method's Figure 4, smoothly)."""
+        return self.learning_rate * 0.5 * (1 + cos(pi * (round_number - 1) / self.rounds))

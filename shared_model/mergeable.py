@@ -1,0 +1,122 @@
+"""Everything that is aggregated: zero, merge, result.
+
+Why: sites, shards and secure aggregation all combine the same objects, so merging must not depend on order or grouping
+(tests/property). Counts are exact; means and sums of squares agree to rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCORE_BINS = 200
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of one feature (Chan, Golub and LeVeque 1979)."""
+
+    count: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> "Moments":
+        """Of one array; NaN is "not measured" and does not count."""
+        seen = values[np.isfinite(values)]
+        if not seen.size:
+            return cls()
+        mean = float(seen.mean())
+        return cls(int(seen.size), mean, float(((seen - mean) ** 2).sum()))
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Of the union of both samples."""
+        count = self.count + other.count
+        if not count:
+            return Moments()
+        delta = other.mean - self.mean
+        mean = self.mean + delta * other.count / count
+        return Moments(count, mean, self.m2 + other.m2 + delta**2 * self.count * other.count / count)
+
+    @property
+    def sd(self) -> float:
+        """Population standard deviation; 0 when fewer than two values were seen."""
+        return sqrt(self.m2 / self.count) if self.count > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Label-split histogram of scores in [0, 1] with the summed loss: AUROC exact to the bin, without the scores.
+
+    ``negatives`` and ``positives`` have ``SCORE_BINS`` counts each; bin k holds scores in [k, k+1) / SCORE_BINS.
+    """
+
+    negatives: tuple[int, ...] = (0,) * SCORE_BINS
+    positives: tuple[int, ...] = (0,) * SCORE_BINS
+    loss_sum: float = 0.0
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float64], labels: NDArray[np.bool_], *, loss_sum: float) -> "Validation":
+        """Of one site's validation patients; ``scores`` and ``labels`` have shape [N]."""
+        bins = np.minimum((scores * SCORE_BINS).astype(int), SCORE_BINS - 1)
+        return cls(
+            tuple(np.bincount(bins[~labels], minlength=SCORE_BINS).tolist()),
+            tuple(np.bincount(bins[labels], minlength=SCORE_BINS).tolist()),
+            loss_sum,
+        )
+
+    def merge(self, other: "Validation") -> "Validation":
+        """Of the union of both patient sets."""
+        return Validation(
+            tuple(a + b for a, b in zip(self.negatives, other.negatives, strict=True)),
+            tuple(a + b for a, b in zip(self.positives, other.positives, strict=True)),
+            self.loss_sum + other.loss_sum,
+        )
+
+    @property
+    def count(self) -> int:
+        """Patients."""
+        return sum(self.negatives) + sum(self.positives)
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss; None when nobody was scored."""
+        return self.loss_sum / self.count if self.count else None
+
+    @property
+    def auroc(self) -> float | None:
+        """Probability that a death is in a higher bin than a survival (ties half); None without both classes."""
+        negatives, positives = np.asarray(self.negatives, float), np.asarray(self.positives, float)
+        pairs = negatives.sum() * positives.sum()
+        if not pairs:
+            return None
+        below = np.cumsum(negatives) - negatives
+        return float((positives * (below + negatives / 2)).sum() / pairs)
+
+    @property
+    def best_threshold(self) -> float:
+        """The bin edge with the largest Youden index (sensitivity + specificity - 1); 0.5 without both classes."""
+        negatives, positives = np.asarray(self.negatives, float), np.asarray(self.positives, float)
+        if not negatives.sum() or not positives.sum():
+            return 0.5
+        missed = np.concatenate([[0.0], np.cumsum(positives)]) / positives.sum()
+        spared = np.concatenate([[0.0], np.cumsum(negatives)]) / negatives.sum()
+        return float(np.argmax(spared - missed) / SCORE_BINS)
+
+
+def merge_moments(sites: Sequence[Sequence[Moments]]) -> list[Moments]:
+    """Merge feature by feature over sites; each inner sequence has one entry a feature."""
+    merged = list(sites[0])
+    for site in sites[1:]:
+        merged = [a.merge(b) for a, b in zip(merged, site, strict=True)]
+    return merged
+
+
+def merge_validations(sites: Sequence[Validation]) -> Validation:
+    """Merge over sites; zero when there are none."""
+    total = Validation()
+    for site in sites:
+        total = total.merge(site)
+    return total

@@ -1,0 +1,1 @@
+"""One machine plays every hospital: synthetic data, partitions, the runner and the baselines."""

@@ -1,0 +1,109 @@
+"""What ``consilium-simulate`` draws on the terminal: stages, rounds with sites, loss, AUROC and time left, and a
+table."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from server.report import leaks
+from server.results import Estimate, RunResults
+from simulations.runner import Event
+
+
+class Screen:
+    """A Watcher that draws with rich; plain lines where the output is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        if not self.console.is_terminal:
+            self.console.width = 120
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._name, self._start = "", time.monotonic()
+
+    def __enter__(self) -> "Screen":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._close_stage()
+        self._progress.stop()
+
+    def stage(self, name: str) -> None:
+        """Close the line of the last stage and open one."""
+        self._close_stage()
+        self._name, self._start = name, time.monotonic()
+        self._task = self._progress.add_task(name, total=None, facts="")
+
+    def count(self, done: int, of: int) -> None:
+        """Fill the stage's bar."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, total=of, facts=f"{done:,} of {of:,}")
+
+    def event(self, event: Event) -> None:
+        """Draw what the ServerApp told."""
+        match event["event"]:
+            case "admitted":
+                self._admitted(event)
+            case "round":
+                self._round(event)
+
+    def summary(self, results: RunResults, out: Path) -> None:
+        """The comparison table and where to look."""
+        table = Table("model", "AUROC (95 % CI)", "AUPRC (95 % CI)", "own unit's AUROC", box=None, pad_edge=False)
+        for row in results.comparison:
+            own = _estimate(row.own_unit_auroc) if row.own_unit_auroc else ""
+            table.add_row(row.model, _estimate(row.auroc), _estimate(row.auprc), own)
+        if results.data and results.data.oracle_auroc is not None:
+            table.add_row("best possible (true risk)", f"{results.data.oracle_auroc:.3f}", "", "")
+        self.console.print(table)
+        alarms = [f"leak alarm, AUROC {place}: a bug until proven otherwise" for place in leaks(results)]
+        for warning in [*alarms, *results.warnings]:
+            self.console.print(f"note: {warning}", style="yellow", markup=False)
+        overhead = results.timing.federation_overhead
+        if overhead:
+            self.console.print(f"federation overhead: {overhead:.2f} x local training")
+        self.console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
+
+    def _close_stage(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+            self.console.print(f"{time.monotonic() - self._start:6.1f} s  {self._name}", markup=False, highlight=False)
+
+    def _admitted(self, event: dict[str, Any]) -> None:
+        self.console.print(f"          {len(event['sites'])} sites: {', '.join(event['sites'])}", markup=False)
+        for site, why in event["refused"].items():
+            self.console.print(f"          not admitted: {site}: {why}", style="yellow", markup=False)
+
+    def _round(self, event: dict[str, Any]) -> None:
+        auroc = event["auroc_before"]
+        known = "" if auroc is None else f"  AUROC {auroc:.3f} after round {event['round'] - 1}"
+        facts = f"round {event['round']}/{event['rounds']}  sites {event['sites']}  loss {event['loss']:.4f}{known}"
+        if self._task is not None:
+            self._progress.update(self._task, completed=event["round"], total=event["rounds"], facts=facts)
+        if not self.console.is_terminal:
+            self.console.print(f"          {facts}", markup=False, highlight=False)
+
+
+def _estimate(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "not defined"
+    interval = "" if estimate.low is None else f" ({estimate.low:.3f}-{estimate.high:.3f})"
+    return f"{estimate.value:.3f}{interval}"
