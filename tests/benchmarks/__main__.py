@@ -1,0 +1,16 @@
+"""`make bench`: the figures of the README, measured on this machine in one go. Prints tables; asserts nothing."""
+
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.benchmarks import main_job, synthetic
+
+if __name__ == "__main__":
+    console = Console()
+    if not console.is_terminal:
+        console.width = 110
+    with tempfile.TemporaryDirectory(prefix="consilium-bench-") as folder:
+        console.print(synthetic.measure(Path(folder)))
+        console.print(main_job.measure(Path(folder)))
