@@ -14,8 +14,8 @@ Config = Annotated[Path, typer.Argument(help="The site's YAML file (site_configs
 
 @app.command()
 def check(config: Config) -> None:
-    """Read the site config and the headers of its extract; writes nothing."""
-    from client.extract import find_tables
+    """Read the site config, the columns of its extract, and every compressed file to its end; writes nothing."""
+    from client.extract import find_tables, verify_checksum
     from client.site import load_site
 
     site = load_site(config)
@@ -23,6 +23,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"{config}: source: absent; `check` and `prepare` need it")
     files = find_tables(site.source.path)
     for name, file in sorted(files.items()):
+        verify_checksum(file)
         typer.echo(f"{name:20} {file}")
     typer.echo(f"{site.site}: {len(files)} tables found, every required one and its columns among them")
 

@@ -5,8 +5,10 @@ memory does not grow with the extract. Column types are given, never sniffed: Du
 fails late.
 """
 
+import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -17,6 +19,7 @@ import duckdb
 from client import cohort
 from shared_model import concepts
 from shared_model.errors import (
+    ConfigError,
     DataError,
     MissingColumnError,
     MissingTableError,
@@ -26,6 +29,7 @@ from shared_model.errors import (
 from shared_model.schema import TABLES, Table
 
 SUFFIXES = (".csv.gz", ".parquet", ".csv")
+_GZIP_FAULTS = (OSError, EOFError, zlib.error)
 # Which rows of the big tables anything reads; the rest of a table is read whole.
 _KEEP = {
     "chartevents": concepts.CHART_ITEMIDS | cohort.CHART_ITEMIDS,
@@ -41,14 +45,21 @@ def working_database(folder: Path, *, memory_limit: str) -> Iterator[duckdb.Duck
     path = folder / "working.duckdb"
     connection = duckdb.connect(str(path))
     try:
-        connection.execute(f"SET memory_limit = '{memory_limit}'")
-        connection.execute(f"SET temp_directory = '{folder / 'spill'}'")
+        connection.execute(f"SET temp_directory = {quoted(folder / 'spill')}")
+        _limit_memory(connection, memory_limit)
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET enable_progress_bar = false")
         yield connection
     finally:
         connection.close()
         path.unlink(missing_ok=True)
+
+
+def _limit_memory(connection: duckdb.DuckDBPyConnection, limit: str) -> None:
+    try:
+        connection.execute("SET memory_limit = ?", [limit])
+    except duckdb.Error as error:
+        raise ConfigError(f"memory limit {limit!r}: write a number and a unit, such as 4GB") from error
 
 
 def extract_mimic(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
@@ -64,7 +75,7 @@ def extract_mimic(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[s
 
 
 def find_tables(folder: Path) -> dict[str, Path]:
-    """Table name to file, after checking layout, required tables and their headers."""
+    """Table name to file, after checking layout, required tables and every file's columns."""
     if not (folder / "hosp").is_dir() or not (folder / "icu").is_dir():
         raise NotAMimicFolderError(f"{folder}: no MIMIC-IV folder; it needs hosp/ and icu/ with the tables in them")
     files: dict[str, Path] = {}
@@ -72,10 +83,28 @@ def find_tables(folder: Path) -> dict[str, Path]:
         found = [f for s in SUFFIXES if (f := folder / table.folder / f"{table.name}{s}").is_file()]
         if found:
             files[table.name] = found[0]
+            _check_columns(table, found[0], _columns(found[0]))
         elif table.required:
             expected = f"{table.folder}/{table.name}{SUFFIXES[0]}"
             raise MissingTableError(f"{folder}: required table {expected} is absent (also looked for .parquet, .csv)")
     return files
+
+
+def verify_checksum(file: Path) -> None:
+    """Read a gzip file to its end and compare its checksum, which DuckDB does not. Raises UnreadableTableError."""
+    if file.suffix != ".gz":
+        return
+    try:
+        with gzip.open(file) as content:
+            while content.read(1 << 20):
+                pass
+    except _GZIP_FAULTS as error:
+        raise UnreadableTableError(f"{file}: its gzip data is truncated or damaged; copy the file again") from error
+
+
+def quoted(path: Path) -> str:
+    """A path as an SQL string."""
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: Table, file: Path | None) -> None:
@@ -93,30 +122,29 @@ def _load(connection: duckdb.DuckDBPyConnection, table: Table, file: Path | None
 
 def _reader(table: Table, file: Path) -> str:
     """The DuckDB expression that reads a file with the schema's types."""
-    path = str(file).replace("'", "''")
     if file.suffix == ".parquet":
         casts = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in table.columns.items())
-        _check_columns(table, file, _parquet_columns(file))
-        return f"(SELECT {casts} FROM read_parquet('{path}'))"
-    header = _csv_columns(file)
-    _check_columns(table, file, header)
-    kinds = ", ".join(f"'{name}': '{table.columns.get(name, 'VARCHAR')}'" for name in header)
+        return f"(SELECT {casts} FROM read_parquet({quoted(file)}))"
+    kinds = ", ".join(f"{quoted(Path(name))}: '{table.columns.get(name, 'VARCHAR')}'" for name in _csv_columns(file))
     return (
-        f"read_csv('{path}', header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"',"
+        f"read_csv({quoted(file)}, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"',"
         f" nullstr = '', max_line_size = 20000000, columns = {{{kinds}}})"
     )
+
+
+def _columns(file: Path) -> list[str]:
+    return _parquet_columns(file) if file.suffix == ".parquet" else _csv_columns(file)
 
 
 def _csv_columns(file: Path) -> list[str]:
     opener = gzip.open if file.suffix == ".gz" else open
     try:
-        with opener(file, "rt", encoding="utf-8", newline="") as text:
-            header = text.readline()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with opener(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as text:
+            return [name.strip() for name in next(csv.reader(text), [])]
+    except (*_GZIP_FAULTS, csv.Error) as error:
         raise UnreadableTableError(
             f"{file}: its header cannot be read ({type(error).__name__}); copy it again"
         ) from error
-    return [name.strip().strip('"') for name in header.lstrip("\ufeff").strip().split(",")]
 
 
 def _parquet_columns(file: Path) -> list[str]:
@@ -132,22 +160,24 @@ def _parquet_columns(file: Path) -> list[str]:
 def _check_columns(table: Table, file: Path, present: list[str]) -> None:
     for name in table.columns:
         if name not in present:
-            close = get_close_matches(name, present, n=1)
-            hint = f"; is it {close[0]!r}?" if close else ""
+            lower = {held.lower(): held for held in present}
+            close = get_close_matches(name, lower, n=1)
+            hint = f"; is it {lower[close[0]]!r}?" if close else "."
             raise MissingColumnError(f"{file}: no column {name!r}{hint} It has: {', '.join(present)}")
 
 
 def _readable(file: Path, error: duckdb.Error) -> DataError:
     """DuckDB's message without the row it quotes."""
     text = str(error)
-    if "GZIP" in text:
-        return UnreadableTableError(f"{file}: its gzip data is truncated or damaged; copy the file again")
-    line, column = re.search(r"Line: (\d+)", text), re.search(r'converting column "([^"]+)"', text)
-    kind = re.search(r"to '([A-Z]+)'", text)
+    line = re.search(r"Line: (\d+)", text)
     place = f" line {line[1]}" if line else ""
+    column = re.search(r'converting column "([^"]+)"', text) or re.search(r"from source column (\w+)", text)
     if column:
-        wanted = kind[1] if kind else "the schema's type"
+        kind = re.search(r"to '([A-Z]+)'", text)
+        wanted = kind[1] if kind else "of the schema's type"
         return UnreadableTableError(f"{file}:{place} column {column[1]!r} holds a value that is not {wanted}")
+    if "GZIP stream" in text:
+        return UnreadableTableError(f"{file}: its gzip data is truncated or damaged; copy the file again")
     return UnreadableTableError(f"{file}:{place} cannot be read as a table of the schema ({type(error).__name__})")
 
 

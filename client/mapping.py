@@ -15,7 +15,8 @@ def map_events(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int
     """Create ``events`` and ``rejects`` for the stays in ``cohort``; returns counts by concept and by reject reason."""
     _create_items(connection)
     connection.execute(
-        f"CREATE TABLE candidates AS {_CHART} UNION ALL {_LAB} UNION ALL {_VASOPRESSOR} UNION ALL {_URINE}"
+        f"CREATE TABLE candidates AS SELECT DISTINCT * FROM"
+        f" ({_CHART} UNION ALL {_LAB} UNION ALL {_VASOPRESSOR} UNION ALL {_URINE})"
     )
     connection.execute(
         """CREATE TABLE judged AS
@@ -25,7 +26,7 @@ def map_events(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int
         FROM candidates AS c JOIN ranges USING (concept)"""
     )
     kept = "stay_id, concept, charttime, storetime, value"
-    connection.execute(f"CREATE TABLE events AS SELECT DISTINCT {kept} FROM judged WHERE reason IS NULL ORDER BY ALL")
+    connection.execute(f"CREATE TABLE events AS SELECT {kept} FROM judged WHERE reason IS NULL ORDER BY ALL")
     connection.execute(
         f"CREATE TABLE rejects AS SELECT {kept}, reason FROM judged WHERE reason IS NOT NULL ORDER BY ALL"
     )
@@ -66,7 +67,7 @@ def _known(row: str, at: str, stored: str) -> str:
 
 # Charted FiO2 is written as percent or as fraction (CLINICAL_FACTS; sepsis_rules.yaml, fio2).
 _CHART = f"""
-SELECT c.stay_id, i.concept, e.charttime, e.storetime,
+SELECT c.stay_id, e.itemid, i.concept, e.charttime, e.storetime,
        CASE WHEN i.concept = 'fio2' AND e.valuenum > 0.2 AND e.valuenum <= 1 THEN e.valuenum * 100
             ELSE e.valuenum * i.factor + i.offset_ END AS value,
        CAST(NULL AS VARCHAR) AS problem
@@ -77,7 +78,7 @@ WHERE {_known("e", "charttime", "storetime")}"""
 
 # Emergency-department rows carry no hadm_id, so laboratory rows belong to a stay by patient and time.
 _LAB = f"""
-SELECT c.stay_id, i.concept, e.charttime, e.storetime, e.valuenum * i.factor + i.offset_ AS value,
+SELECT c.stay_id, e.itemid, i.concept, e.charttime, e.storetime, e.valuenum * i.factor + i.offset_ AS value,
        CASE WHEN e.value IS NULL THEN 'empty' ELSE 'not a number' END AS problem
 FROM labevents AS e
 JOIN items AS i ON i.source = 'lab' AND i.itemid = e.itemid
@@ -87,7 +88,7 @@ WHERE {_known("e", "charttime", "storetime")}"""
 _EQUIVALENT = " ".join(f"WHEN {i} THEN {f!r}" for i, f in concepts.NOREPINEPHRINE_EQUIVALENT.items())
 # A weight of 1 kg marks rows whose mg/kg/min is really mcg/kg/min.
 _VASOPRESSOR = f"""
-SELECT c.stay_id, '{concepts.VASOPRESSOR.name}' AS concept, e.starttime AS charttime, e.storetime,
+SELECT c.stay_id, e.itemid, '{concepts.VASOPRESSOR.name}' AS concept, e.starttime AS charttime, e.storetime,
        CASE e.itemid {_EQUIVALENT} END * e.rate * CASE
            WHEN e.rateuom = 'mcg/kg/min' THEN 1
            WHEN e.rateuom = 'mg/kg/min' THEN CASE WHEN e.patientweight = 1 THEN 1 ELSE 1000 END
@@ -100,7 +101,7 @@ JOIN cohort AS c ON c.stay_id = e.stay_id
 WHERE e.itemid IN {tuple(concepts.NOREPINEPHRINE_EQUIVALENT)} AND {_known("e", "starttime", "storetime")}"""
 
 _URINE = f"""
-SELECT c.stay_id, '{concepts.URINE.name}' AS concept, e.charttime, e.storetime,
+SELECT c.stay_id, e.itemid, '{concepts.URINE.name}' AS concept, e.charttime, e.storetime,
        CASE WHEN e.itemid = {concepts.URINE_IRRIGANT_IN} AND e.value > 0 THEN -e.value ELSE e.value END AS value,
        CAST(NULL AS VARCHAR) AS problem
 FROM outputevents AS e

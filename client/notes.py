@@ -19,6 +19,7 @@ from shared_model.features import digest_of
 
 CHUNK_TOKENS, OVERLAP_TOKENS, BATCH = 128, 16, 32
 NO_ENCODER_DIMENSION = 384
+_TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json")
 
 _NOTES = """
 SELECT n, text FROM (
@@ -29,7 +30,7 @@ SELECT n, text FROM (
     SELECT c.n, d.charttime, d.note_id, d.text FROM discharge AS d JOIN numbered AS c USING (subject_id)
     JOIN admissions AS now ON now.hadm_id = c.hadm_id JOIN admissions AS earlier ON earlier.hadm_id = d.hadm_id
     WHERE earlier.dischtime < now.admittime AND coalesce(d.storetime, d.charttime) <= c.prediction_time
-) WHERE length(trim(text)) > 0 ORDER BY n, charttime, note_id
+) WHERE regexp_matches(replace(text, '___', ''), '\\S') ORDER BY n, charttime, note_id
 """
 
 
@@ -62,8 +63,10 @@ def resolve_encoder(name: str) -> Encoder:
     weights = sorted(Path(folder).glob("*.safetensors")) or sorted(Path(folder).glob("*.bin"))
     if not weights:
         raise ConfigError(f"encoder: {name!r} has no *.safetensors or *.bin in its folder")
+    tokenizer = sorted(f for pattern in _TOKENIZER for f in Path(folder).glob(pattern))
     try:
-        files = {f.name: file_digest(f) for f in [*weights, Path(folder) / "config.json"]}
+        decisive = [*weights, Path(folder) / "config.json", *tokenizer]
+        files = {f.name: file_digest(f) for f in decisive}
     except StoreError as error:
         raise ConfigError(f"encoder: {name!r} is incomplete: no config.json") from error
     return Encoder(name, folder, digest_of([files, CHUNK_TOKENS, OVERLAP_TOKENS]))

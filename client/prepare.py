@@ -18,12 +18,13 @@ import torch
 from safetensors.torch import save_file
 
 from client.cohort import RULES_VERSION, derive_sepsis3, select_cohort
-from client.extract import extract_mimic, working_database
+from client.extract import extract_mimic, quoted, working_database
 from client.mapping import map_events
 from client.notes import Notes, embed_notes, resolve_encoder
 from client.windows import Floats, build_features
 from shared_model.batch import MANIFEST, TENSORS, PatientData, file_digest
 from shared_model.contract import STORE_VERSION, contract_digest
+from shared_model.errors import StoreError
 from shared_model.features import PROFILE, Cohort
 
 Manifest = dict[str, Any]
@@ -44,6 +45,7 @@ def prepare_mimic(
 
     Raises DataError's kinds for the source and ConfigError for the encoder; then no store is left behind.
     """
+    _check_target(store, source)
     resolved = resolve_encoder(encoder)
     with (
         replacing_folder(store) as building,
@@ -60,7 +62,7 @@ def prepare_mimic(
         static_NF, series_NTC = build_features(connection, prediction_hours)
         on_stage("embedding notes")
         notes = embed_notes(connection, len(static_NF), resolved)
-        connection.execute(f"COPY rejects TO '{building / 'rejects.parquet'}' (FORMAT parquet)")
+        connection.execute(f"COPY rejects TO {quoted(building / 'rejects.parquet')} (FORMAT parquet)")
         facts = {
             "source": described_as or source.name,
             "cohort": cohort,
@@ -74,6 +76,14 @@ def prepare_mimic(
         }
         data, stays = _patient_data(connection, static_NF, series_NTC, notes)
         return write_store(building, data, stays, facts)
+
+
+def _check_target(store: Path, source: Path) -> None:
+    """Only a store may be replaced by a store."""
+    if store.resolve() == source.resolve() or store.resolve() in source.resolve().parents:
+        raise StoreError(f"{store}: is the extract or holds it; name another folder for the store")
+    if store.exists() and not (store.is_dir() and ((store / MANIFEST).is_file() or not any(store.iterdir()))):
+        raise StoreError(f"{store}: exists and is no prepared store; name another folder, or remove it")
 
 
 def write_store(folder: Path, data: PatientData, stays: pd.DataFrame, facts: Manifest) -> Manifest:
@@ -102,17 +112,19 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """A temporary sibling that takes ``folder``'s place when the block ends well, and is removed when it does not."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+    old = folder.with_name(f"{building.name}.old")
     building.mkdir()
     try:
         yield building
-        old = folder.with_name(f"{building.name}.old")
         if folder.exists():
             folder.rename(old)
         building.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _patient_data(

@@ -8,8 +8,6 @@ whose training patients are themselves fewer does not take part.
 import math
 from dataclasses import replace
 
-import torch
-
 from client.site import ReleasePolicy
 from shared_model.errors import ReleaseRefused
 from shared_model.mergeable import Moments, Validation
@@ -50,22 +48,27 @@ def _statistics(statistics: Statistics, policy: ReleasePolicy) -> Statistics:
         raise ReleaseRefused(f"fewer than {policy.smallest_cell} training patients (release.smallest_cell)")
     return replace(
         statistics,
-        static=tuple(_moments(m, policy) for m in statistics.static),
-        series=tuple(_moments(m, policy) for m in statistics.series),
+        static=_moments(statistics.static, statistics.static_patients, policy),
+        series=_moments(statistics.series, statistics.series_patients, policy),
+        static_patients=_cells(statistics.static_patients, policy),
+        series_patients=_cells(statistics.series_patients, policy),
         deaths=_count(statistics.deaths, statistics.patients, policy) or 0,
     )
 
 
-def _moments(moments: Moments, policy: ReleasePolicy) -> Moments:
-    if moments.count < policy.smallest_cell:
-        return Moments()
-    _finite(moments.mean, moments.m2)
-    return moments
+def _moments(moments: tuple[Moments, ...], patients: tuple[int, ...], policy: ReleasePolicy) -> tuple[Moments, ...]:
+    """As if never measured where fewer patients are behind them; a patient can have many measurements."""
+    _finite(*(number for m in moments for number in (m.mean, m.m2)))
+    return tuple(m if seen >= policy.smallest_cell else Moments() for m, seen in zip(moments, patients, strict=True))
+
+
+def _cells(patients: tuple[int, ...], policy: ReleasePolicy) -> tuple[int, ...]:
+    return tuple(seen if seen >= policy.smallest_cell else 0 for seen in patients)
 
 
 def _update(reply: TrainReply, policy: ReleasePolicy) -> Content:
     _finite(reply.train_loss, reply.seconds)
-    broken = [name for name, tensor in reply.weights.items() if not torch.isfinite(tensor).all()]
+    broken = [name for name, tensor in reply.weights.items() if not tensor.isfinite().all()]
     if broken:
         raise ReleaseRefused(f"update: {broken[0]} is not finite (training diverged); lower the learning rate")
     if reply.examples < policy.smallest_cell:
@@ -79,9 +82,10 @@ def _update(reply: TrainReply, policy: ReleasePolicy) -> Content:
 
 
 def _validation(validation: Validation, policy: ReleasePolicy) -> Validation:
-    """Withheld (zero, which merges as nothing) when it describes too few patients."""
+    """Withheld (zero, which merges as nothing) when it describes too few deaths or too few survivals."""
     _finite(validation.loss_sum)
-    return validation if validation.count >= policy.smallest_cell else Validation()
+    smallest = min(sum(validation.negatives), sum(validation.positives))
+    return validation if smallest >= policy.smallest_cell else Validation()
 
 
 def _finite(*values: float) -> None:

@@ -86,4 +86,5 @@ def simulated_sites(folder: Path) -> list[Path]:
 
 def _absolute(config: SiteConfig, base: Path) -> SiteConfig:
     source = config.source and config.source.model_copy(update={"path": base / config.source.path})
-    return config.model_copy(update={"store": base / config.store, "source": source})
+    encoder = str(base / config.encoder) if (base / config.encoder).is_dir() else config.encoder
+    return config.model_copy(update={"store": base / config.store, "source": source, "encoder": encoder})

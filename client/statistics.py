@@ -12,9 +12,16 @@ def local_statistics(data: PatientData) -> Statistics:
     return Statistics(
         static=_columns(data.static_NF),
         series=_columns(data.series_NTC.flatten(0, 1)),
+        static_patients=_patients(data, ~data.static_NF.isnan()),
+        series_patients=_patients(data, ~data.series_NTC.isnan().all(dim=1)),
         patients=data.patients,
         deaths=data.deaths,
     )
+
+
+def _patients(data: PatientData, measured_NF: Tensor) -> tuple[int, ...]:
+    """How many patients each feature was measured in, at least once."""
+    return tuple(data.subset(column_N.nonzero().squeeze(1)).patients for column_N in measured_NF.T)
 
 
 def _columns(values_RF: Tensor) -> tuple[Moments, ...]:

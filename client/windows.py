@@ -66,6 +66,7 @@ def _demographics(connection: duckdb.DuckDBPyConnection) -> dict[str, NDArray[np
                   (SELECT count(DISTINCT m.micro_specimen_id) FROM microbiologyevents AS m
                    WHERE m.subject_id = c.subject_id AND m.charttime > c.intime - INTERVAL 1 DAY
                      AND m.charttime <= c.prediction_time) AS culture_count
-           FROM numbered AS c LEFT JOIN admissions AS a USING (hadm_id) ORDER BY n"""
+           FROM numbered AS c LEFT JOIN (SELECT hadm_id, min(admission_type) AS admission_type FROM admissions
+                                         GROUP BY hadm_id) AS a USING (hadm_id) ORDER BY n"""
     ).fetchnumpy()
     return {name: np.asarray(found[name], dtype=np.float64) for name in DEMOGRAPHICS}

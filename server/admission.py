@@ -88,7 +88,10 @@ def sort_replies(nodes: Iterable[int], replies: Iterable[Message]) -> tuple[dict
         node = reply.metadata.src_node_id
         if node not in reasons:
             continue
-        refusal = refusal_of(reply)
+        try:
+            refusal = refusal_of(reply)
+        except ContractError as error:
+            refusal = misfit(error)
         if refusal is None:
             contents[node] = reply.content
             del reasons[node]
@@ -110,7 +113,7 @@ def _judge(cards: dict[int, SiteCard], refused: dict[str, str], encoder: str) ->
     """Admit cards with our contract, the common encoder and a name of their own; sorted by name."""
     common = encoder or _most_common([card.encoder for card in cards.values()])
     sites: dict[int, SiteCard] = {}
-    for node, card in sorted(cards.items(), key=lambda item: item[1].site):
+    for node, card in sorted(cards.items(), key=lambda item: (item[1].site, item[0])):
         if why := _objection(card, common, taken={held.site for held in sites.values()}):
             refused[card.site] = why
         else:

@@ -6,9 +6,10 @@ A file is written under another name and renamed, so a reader finds a whole file
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from shared_model.errors import ContractError
 from shared_model.features import PreprocessingPlan
@@ -35,7 +36,7 @@ def save_model(
     """The released model: weights, the plan that belongs to them, and what is needed to load and use them."""
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / WEIGHTS, weights, {"plan": plan.digest})
-    (folder / PLAN).write_text(plan.to_json(), encoding="utf-8")
+    _write(folder / PLAN, plan.to_json())
     config = {
         "model": asdict(sizes),
         "plan_digest": plan.digest,
@@ -43,18 +44,28 @@ def save_model(
         "threshold": threshold,
         "encoder": encoder,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    _write(folder / CONFIG, json.dumps(config, indent=1))
 
 
 def load_released(folder: Path) -> tuple[FusionModel, PreprocessingPlan, float]:
     """Model, plan and threshold of a released model. Raises ContractError when a part is absent or does not belong."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         plan = PreprocessingPlan.from_json((folder / PLAN).read_text(encoding="utf-8"), digest=config["plan_digest"])
-        weights = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        with safe_open(folder / WEIGHTS, framework="pt") as held:
+            if (held.metadata() or {}).get("plan") != plan.digest:
+                raise ValueError("weights of another plan")
+            weights = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 - not a dict
+        sizes, threshold = ModelConfig(**config["model"]), float(config["threshold"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ContractError(f"{folder}: not a released model ({WEIGHTS}, {PLAN} and {CONFIG} of one run)") from error
-    return load_model(ModelConfig(**config["model"]), weights), plan, float(config["threshold"])
+    return load_model(sizes, weights), plan, threshold
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _save(path: Path, weights: Weights, metadata: dict[str, str]) -> None:

@@ -21,21 +21,7 @@ LEAK_AUROC = 0.95  # honest early-window models of this task reach 0.80 to 0.88
 JUDGED_DEATHS = 10
 _MISSING = "n/a"
 _NBSP, _DASH, _MINUS = "\u00a0", "\u2013", "\u2212"
-_WORDS = [
-    "No",
-    "One",
-    "Two",
-    "Three",
-    "Four",
-    "Five",
-    "Six",
-    "Seven",
-    "Eight",
-    "Nine",
-    "Ten",
-    "Eleven",
-    "Twelve",
-]
+_WORDS = ["No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve"]
 _LOCAL = "local-only: "
 
 

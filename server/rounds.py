@@ -4,6 +4,7 @@ Why not ``Strategy.start``: it goes on in silence when nobody replies, aggregate
 differ in the last bits), and cannot tell who is missing. The strategy's own hooks do the algorithm.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from shared_model.messages import (
     weights_content,
 )
 
+log = logging.getLogger("consilium.server")
+
 
 @dataclass(kw_only=True)
 class Training:
@@ -47,8 +50,13 @@ class Training:
         """Note how the model of a round did, and keep it when no earlier one did better."""
         record = self.rounds[round_number - 1]
         record.validation_loss, record.validation_auroc = validation.loss, validation.auroc
-        if validation.auroc is None or validation.auroc >= (self.validation.auroc or 0.0):
+        if _at_least(validation.auroc, self.validation.auroc):
             self.weights, self.best_round, self.validation = weights, round_number, validation
+
+
+def _at_least(new: float | None, old: float | None) -> bool:
+    """Unknown is better than nothing, and worse than anything known."""
+    return old is None if new is None else new >= (old or 0.0)
 
 
 def run_rounds(
@@ -115,7 +123,9 @@ def _usable(
 ) -> tuple[dict[str, tuple[Message, TrainReply]], dict[str, str]]:
     """Replies that fit the model, by site name in name order, and why the others do not."""
     contents, failed = sort_replies([m.metadata.dst_node_id for m in messages], received)
-    by_node = {reply.metadata.src_node_id: reply for reply in received}
+    by_node: dict[int, Message] = {}
+    for message in received:  # the first of a node, as sort_replies reads it
+        by_node.setdefault(message.metadata.src_node_id, message)
     usable: dict[str, tuple[Message, TrainReply]] = {}
     for node in sorted(contents, key=admission.name_of):
         try:
@@ -161,5 +171,10 @@ def _summary(
 def _validate(grid: Grid, admission: Admission, weights: Weights, order: RoundOrder, config: RunConfig) -> Validation:
     """Validation of the last model, merged over the sites that answer."""
     contents, _ = ask(grid, admission.sites, EVALUATE, weights_content(weights, order), config.round_timeout)
-    ordered = sorted(contents, key=admission.name_of)
-    return merge_validations([EvaluateReply.read(contents[node]).validation for node in ordered])
+    found: list[Validation] = []
+    for node in sorted(contents, key=admission.name_of):
+        try:
+            found.append(EvaluateReply.read(contents[node]).validation)
+        except ContractError as error:
+            log.warning("no validation from %s: %s", admission.name_of(node), error)
+    return merge_validations(found)

@@ -23,6 +23,7 @@ from shared_model.features import SERIES, STATIC, PreprocessingPlan
 
 TENSORS = "features.safetensors"
 MANIFEST = "manifest.json"
+_MANIFEST_KEYS = {"store_version", "contract", "encoder", "units", "tensors_sha256"}
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,10 @@ def read_manifest(store: Path) -> dict[str, Any]:
         raise StoreError(f"{store}: no prepared store (no {MANIFEST}); run `consilium-site prepare`") from error
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: not readable as JSON; run `consilium-site prepare` again") from error
-    if manifest.get("store_version") != STORE_VERSION:
-        found = manifest.get("store_version")
+    if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
+        raise StoreError(f"{path}: not the manifest of a prepared store; run `consilium-site prepare` again")
+    if manifest["store_version"] != STORE_VERSION:
+        found = manifest["store_version"]
         raise StoreError(f"{path}: store_version {found!r}, this version reads {STORE_VERSION}; prepare it again")
     return manifest
 
@@ -186,6 +189,8 @@ def open_store(store: Path, *, verify: bool = False) -> PatientData:
             held = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path}: not a complete safetensors file; prepare the store again") from error
+    if held.keys() != {f.name for f in fields(PatientData)} - {"units"}:
+        raise StoreError(f"{path}: holds other tensors than a prepared store; prepare it again")
     if held["static_NF"].shape[1] != len(STATIC) or held["series_NTC"].shape[2] != len(SERIES):
         raise StoreError(f"{path}: holds other features than this version declares; prepare the store again")
     held["label_N"] = held["label_N"].bool()

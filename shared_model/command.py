@@ -9,6 +9,8 @@ import typer
 
 from shared_model.errors import ConsiliumError
 
+INTERRUPTED = 130
+
 
 def command_group(help_text: str | None = None, *, needs_command: bool = True) -> typer.Typer:
     """A Typer group with the habits all ours share."""
@@ -26,18 +28,19 @@ def run(command: typer.Typer, *, interrupted: str = "interrupted") -> NoReturn:
     """Run a command group. Exit status 2 for a user's mistake, 130 after Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(command(standalone_mode=False) or 0)
+        status = command(standalone_mode=False) or 0
     except ConsiliumError as error:
         _end(f"error: {error}", 2)
-    except (KeyboardInterrupt, typer.Abort):
-        _end(interrupted, 130)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
     except Exception as error:
         if not hasattr(error, "show"):  # click's usage errors show themselves
             raise
         error.show()
-        sys.exit(2)
+        status = 2
+    if status == INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
+        _end(interrupted, INTERRUPTED)
+    sys.exit(status)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -168,7 +168,7 @@ class PreprocessingPlan:
             fields: dict[str, Any] = json.loads(text)
             typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
             plan = cls(**typed)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise ContractError("plan: not a preprocessing plan of this version; update this side") from error
         if plan.digest != digest:
             raise ContractError(

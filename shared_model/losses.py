@@ -16,4 +16,5 @@ def focal_loss(logit_B: Tensor, label_B: Tensor, *, alpha: float, gamma: float) 
     """
     log_p_t_B = -F.binary_cross_entropy_with_logits(logit_B, label_B, reduction="none")
     alpha_t_B = torch.where(label_B > 0.5, alpha, 1.0 - alpha)
-    return -alpha_t_B * (1.0 - log_p_t_B.exp()) ** gamma * log_p_t_B
+    miss_B = (1.0 - log_p_t_B.exp()).clamp(min=1e-7)  # the power's gradient is infinite at 0 for gamma < 1
+    return -alpha_t_B * miss_B**gamma * log_p_t_B

@@ -15,7 +15,7 @@ any                                             Refusal
 =====================  =======================  ==========================================================
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,9 +25,10 @@ from torch import Tensor
 from shared_model.errors import ContractError
 from shared_model.features import SERIES, STATIC, PreprocessingPlan
 from shared_model.mergeable import SCORE_BINS, Moments, Validation
+from shared_model.records import METRICS, config_of, count, counts, finite, finite_list, metrics_of, typed
 
 DESCRIBE, STATISTICS, TRAIN, EVALUATE = "query.describe", "query.statistics", "train", "evaluate"
-ARRAYS, CONFIG, METRICS, CARD, REFUSAL = "arrays", "config", "metrics", "card", "refusal"
+ARRAYS, CONFIG, CARD, REFUSAL = "arrays", "config", "card", "refusal"
 EXAMPLES = "num-examples"
 
 Weights = dict[str, Tensor]
@@ -53,13 +54,13 @@ class SiteCard:
     @classmethod
     def read(cls, content: RecordDict) -> "SiteCard":
         """Raises ContractError when a field is absent or of another type."""
-        card = dict(_config(content, CARD))
-        counts = {k: _typed(card, k, int) if k in card else None for k in ("patients", "deaths")}
+        card = dict(config_of(content, CARD))
+        counts = {k: typed(card, k, int) if k in card else None for k in ("patients", "deaths")}
         return cls(
-            site=_typed(card, "site", str),
-            contract=_typed(card, "contract", str),
-            encoder=_typed(card, "encoder", str),
-            device=_typed(card, "device", str),
+            site=typed(card, "site", str),
+            contract=typed(card, "contract", str),
+            encoder=typed(card, "encoder", str),
+            device=typed(card, "device", str),
             patients=counts["patients"],
             deaths=counts["deaths"],
         )
@@ -67,10 +68,13 @@ class SiteCard:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Moments of a site's training patients, in the order of ``STATIC`` and ``SERIES``, and its counts."""
+    """Moments of a site's training patients, in the order of ``STATIC`` and ``SERIES``, how many patients are behind
+    each, and how many patients and deaths there are."""
 
     static: tuple[Moments, ...]
     series: tuple[Moments, ...]
+    static_patients: tuple[int, ...]
+    series_patients: tuple[int, ...]
     patients: int
     deaths: int
 
@@ -84,6 +88,7 @@ class Statistics:
                         "count": [m.count for m in moments],
                         "mean": [m.mean for m in moments],
                         "m2": [m.m2 for m in moments],
+                        "measured": [*self.static_patients, *self.series_patients],
                         "patients": self.patients,
                         "deaths": self.deaths,
                     }
@@ -93,12 +98,22 @@ class Statistics:
 
     @classmethod
     def read(cls, content: RecordDict) -> "Statistics":
-        """Raises ContractError when a list has another length."""
-        metrics = _metrics(content)
-        columns = [_list(metrics, key, len(STATIC) + len(SERIES)) for key in ("count", "mean", "m2")]
-        moments = tuple(Moments(int(c), float(m), float(s)) for c, m, s in zip(*columns, strict=True))
-        counts = {key: _typed(metrics, key, int) for key in ("patients", "deaths")}
-        return cls(static=moments[: len(STATIC)], series=moments[len(STATIC) :], **counts)
+        """Raises ContractError when a list has another length or holds what no moment can be."""
+        metrics, features = metrics_of(content), len(STATIC) + len(SERIES)
+        means, squares = (finite_list(metrics, key, features) for key in ("mean", "m2"))
+        if min(squares) < 0:
+            raise ContractError("message: 'm2' holds a negative sum of squares")
+        parts = zip(counts(metrics, "count", features), means, squares, strict=True)
+        moments = tuple(Moments(n, mean, m2) for n, mean, m2 in parts)
+        measured = counts(metrics, "measured", features)
+        return cls(
+            static=moments[: len(STATIC)],
+            series=moments[len(STATIC) :],
+            static_patients=measured[: len(STATIC)],
+            series_patients=measured[len(STATIC) :],
+            patients=count(metrics, "patients"),
+            deaths=count(metrics, "deaths"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +138,12 @@ class RoundOrder:
     @classmethod
     def read(cls, content: RecordDict) -> "RoundOrder":
         """Raises ContractError when the plan is not the one its digest names."""
-        config = _config(content, CONFIG)
-        digest = _typed(config, "plan-digest", str)
+        config = config_of(content, CONFIG)
+        digest = typed(config, "plan-digest", str)
         return cls(
-            round=_typed(config, "round", int),
-            learning_rate=_typed(config, "learning-rate", float),
-            plan=PreprocessingPlan.from_json(_typed(config, "plan", str), digest=digest),
+            round=typed(config, "round", int),
+            learning_rate=typed(config, "learning-rate", float),
+            plan=PreprocessingPlan.from_json(typed(config, "plan", str), digest=digest),
         )
 
 
@@ -156,12 +171,12 @@ class TrainReply:
     @classmethod
     def read(cls, content: RecordDict) -> "TrainReply":
         """Raises ContractError when a part is absent or of another shape."""
-        metrics = _metrics(content)
+        metrics = metrics_of(content)
         return cls(
             weights=read_weights(content),
-            examples=_typed(metrics, EXAMPLES, int),
-            train_loss=_typed(metrics, "train-loss", float),
-            seconds=_typed(metrics, "seconds", float),
+            examples=count(metrics, EXAMPLES),
+            train_loss=finite(metrics, "train-loss"),
+            seconds=finite(metrics, "seconds"),
             validation=_read_validation(metrics),
         )
 
@@ -180,7 +195,7 @@ class EvaluateReply:
     @classmethod
     def read(cls, content: RecordDict) -> "EvaluateReply":
         """Raises ContractError when a part is absent or of another shape."""
-        return cls(validation=_read_validation(_metrics(content)))
+        return cls(validation=_read_validation(metrics_of(content)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +231,10 @@ def read_weights(content: RecordDict) -> Weights:
     """The weights of a message. Raises ContractError when there are none."""
     if ARRAYS not in content.array_records:
         raise ContractError(f"message: no ArrayRecord {ARRAYS!r}; it holds {sorted(content)}")
-    return dict(content.array_records[ARRAYS].to_torch_state_dict())
+    try:
+        return dict(content.array_records[ARRAYS].to_torch_state_dict())
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ContractError("message: its arrays are no arrays") from error
 
 
 def refusal_of(message: Message) -> Refusal | None:
@@ -225,8 +243,8 @@ def refusal_of(message: Message) -> Refusal | None:
         return Refusal(site="", kind="NoReply", reason=message.error.reason or "no reply within the time limit")
     if REFUSAL not in message.content.config_records:
         return None
-    record = _config(message.content, REFUSAL)
-    return Refusal(**{key: _typed(record, key, str) for key in ("site", "kind", "reason")})
+    record = config_of(message.content, REFUSAL)
+    return Refusal(**{key: typed(record, key, str) for key in ("site", "kind", "reason")})
 
 
 def content_bytes(content: RecordDict) -> int:
@@ -243,33 +261,5 @@ def _validation_lists(validation: Validation) -> dict[str, Any]:
 
 
 def _read_validation(metrics: Mapping[str, Any]) -> Validation:
-    negatives, positives = (
-        tuple(int(v) for v in _list(metrics, f"validation-{side}", SCORE_BINS)) for side in ("negatives", "positives")
-    )
-    return Validation(negatives, positives, _typed(metrics, "validation-loss-sum", float))
-
-
-def _config(content: RecordDict, name: str) -> Mapping[str, Any]:
-    if name not in content.config_records:
-        raise ContractError(f"message: no ConfigRecord {name!r}; it holds {sorted(content)}")
-    return content.config_records[name]
-
-
-def _metrics(content: RecordDict) -> Mapping[str, Any]:
-    if METRICS not in content.metric_records:
-        raise ContractError(f"message: no MetricRecord {METRICS!r}; it holds {sorted(content)}")
-    return content.metric_records[METRICS]
-
-
-def _typed(record: Mapping[str, Any], key: str, kind: type) -> Any:
-    value = record.get(key)
-    if type(value) is not kind:
-        raise ContractError(f"message: {key!r} is {type(value).__name__}, the protocol says {kind.__name__}")
-    return value
-
-
-def _list(record: Mapping[str, Any], key: str, length: int) -> Sequence[float]:
-    value = record.get(key)
-    if not isinstance(value, list) or len(value) != length:
-        raise ContractError(f"message: {key!r} is not a list of {length} numbers")
-    return value
+    negatives, positives = (counts(metrics, f"validation-{side}", SCORE_BINS) for side in ("negatives", "positives"))
+    return Validation(negatives, positives, finite(metrics, "validation-loss-sum"))

@@ -137,5 +137,9 @@ def _interval(point_1: Floats, blocks: list[Floats]) -> Interval:
         return Interval(None)
     if not blocks:
         return Interval(float(point_1[0]))
-    low, high = np.nanpercentile(np.concatenate(blocks), [2.5, 97.5])
+    defined = np.concatenate(blocks)
+    defined = defined[np.isfinite(defined)]
+    if not defined.size:
+        return Interval(float(point_1[0]))
+    low, high = np.percentile(defined, [2.5, 97.5])
     return Interval(float(point_1[0]), float(low), float(high))

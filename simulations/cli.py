@@ -24,12 +24,16 @@ def simulate(
     ] = None,
     synthetic: Annotated[
         int | None,
-        typer.Option(help="Generate this many synthetic patients instead; 6000 unless --mimic is given.", rich_help_panel=_DATA),
+        typer.Option(
+            help="Generate this many synthetic patients instead; 6000 unless --mimic is given.", rich_help_panel=_DATA
+        ),
     ] = None,
     cohort: Annotated[Cohort, typer.Option(help="Which ICU stays.", rich_help_panel=_DATA)] = "sepsis3",
     units: Annotated[
         str | None,
-        typer.Option(help="Only these care units, comma-separated (MICU,SICU); all unless given.", rich_help_panel=_DATA),
+        typer.Option(
+            help="Only these care units, comma-separated (MICU,SICU); all unless given.", rich_help_panel=_DATA
+        ),
     ] = None,
     encoder: Annotated[
         str,

@@ -50,9 +50,9 @@ def partition_by_unit(
     heldout = out / "heldout"
     _write(heldout, replace(data, unit_N=home_N), kept_N[heldout_N], stays, manifest)
     sites: dict[str, Path] = {}
-    for unit in chosen:
+    for number, unit in enumerate(chosen):
         rows_N = kept_N[training_N][home_N[kept_N[training_N]] == data.units.index(unit)]
-        sites[unit] = out / slug(unit)
+        sites[unit] = out / "sites" / f"{number:03d}-{slug(unit)}"
         _write(sites[unit], data, rows_N, stays, manifest)
     configs = _write_configs(out / "configs", sites, manifest, smallest_cell)
     return Partition(heldout=heldout, sites=sites, configs=configs)

@@ -1,7 +1,7 @@
 -- Every ICU stay with valid times, with what the inclusion rules ask about it.
 -- Age at admission: MIMIC-IV's anchor age plus the years since the anchor year.
 CREATE OR REPLACE TEMP TABLE sepsis_candidate AS
-SELECT
+SELECT DISTINCT -- a patient, admission or stay that was exported twice is one
     stay.subject_id,
     stay.hadm_id,
     stay.stay_id,

@@ -237,12 +237,13 @@ def test_flow_of_the_cohort() -> None:
         patient(4, stay=400, end=23.9),
         patient(5, stay=500, deathtime=at(24)),
         patient(6, stay=600, end=24),
+        patient(7, stay=700, hospital_expire_flag=None),
         **septic(),
     )
     later = "101 AS stay_id, intime + INTERVAL 90 HOUR AS intime, outtime + INTERVAL 90 HOUR AS outtime"
     connection.execute(f"INSERT INTO icustays SELECT * REPLACE ({later}) FROM icustays WHERE stay_id = 100")
     everyone = select_cohort(connection, "all_icu")
-    assert [(step.patients, step.stays) for step in everyone] == [(5, 6), (4, 5), (4, 4), (2, 2)]
+    assert [(step.patients, step.stays) for step in everyone] == [(6, 7), (5, 6), (4, 5), (4, 4), (2, 2)]
     assert connection.execute("SELECT stay_id, onset_time FROM cohort").fetchall() == [
         (100, None),
         (600, None),
@@ -276,7 +277,7 @@ def test_unusable_arguments_are_refused(options: dict[str, Any]) -> None:
 def test_mimic_demo() -> None:
     connection = read_demo(DEMO)
     flow = select_cohort(connection, "sepsis3")
-    assert [step.stays for step in flow] == [140, 140, 100, 85, 40]
+    assert [step.stays for step in flow] == [140, 140, 140, 100, 85, 40]
 
     def number(query: str) -> int:
         [(value,)] = connection.execute(query).fetchall()

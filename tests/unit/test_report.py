@@ -170,9 +170,7 @@ def test_a_site_cannot_write_markup() -> None:
     rounds = [sample_round(1).model_copy(update={"failed": {HOSTILE: HOSTILE}})]
     row = ComparisonRow(model=f"local-only: {HOSTILE}", auroc=Estimate(value=0.7), auprc=Estimate(value=0.2))
     page = render_report(
-        sample_results(
-            sites=sites, rounds=rounds, comparison=[row], warnings=[HOSTILE], config={HOSTILE: HOSTILE}
-        )
+        sample_results(sites=sites, rounds=rounds, comparison=[row], warnings=[HOSTILE], config={HOSTILE: HOSTILE})
     )
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 6
@@ -208,7 +206,7 @@ def test_too_good_an_auroc_is_an_alarm() -> None:
     assert held
     metrics = held.metrics | {"auroc": Estimate(value=0.95, low=0.94, high=0.96)}
     loud = sample_results(heldout=held.model_copy(update={"metrics": metrics}))
-    assert list(leaks(loud)) == ["held-out set: 0.950"]
+    assert list(leaks(loud)) == ["held-out set: 0.950 on 702 deaths"]
     assert "treat as a leak until proven otherwise" in render_report(loud)
 
 

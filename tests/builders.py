@@ -1,0 +1,163 @@
+"""Small builders that tests share: patients, a plan, weights, a prepared store, and a Grid that lives in memory."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Message, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from safetensors.torch import save_file
+
+from shared_model.batch import MANIFEST, TENSORS, PatientData, Scaler, file_digest
+from shared_model.config import RunConfig
+from shared_model.contract import STORE_VERSION, contract_digest
+from shared_model.features import SERIES, STATIC, PreprocessingPlan, fit_plan
+from shared_model.mergeable import Moments, Validation
+from shared_model.messages import Statistics
+
+EMBEDDING = 6
+Answer = Callable[[Message], RecordDict | Message | None]
+
+
+def tiny_config(**changes: object) -> RunConfig:
+    """A run small enough for a unit test."""
+    sizes = dict.fromkeys(("static_hidden", "series_hidden", "text_hidden", "fusion_width"), 5)
+    defaults = {"text_dimension": EMBEDDING, "batch_size": 16, "rounds": 2, "admission_timeout": 0.2, "dropout": 0.0}
+    return RunConfig(**(sizes | defaults | changes))
+
+
+def tiny_plan(*, bound: float = 5.0) -> PreprocessingPlan:
+    """Every feature has mean 0 and standard deviation 1."""
+    unit = Moments(100, 0.0, 100.0)
+    held = {"patients": 100, "deaths": 20, "contract": contract_digest()}
+    return fit_plan([unit] * len(STATIC), [unit] * len(SERIES), bound=bound, **held)
+
+
+def tiny_scaler() -> Scaler:
+    """Passes values through, bounded."""
+    return Scaler(tiny_plan())
+
+
+def patients(count: int = 40, *, windows: int = 4, seed: int = 0, missing: float = 0.4, notes: int = 3) -> PatientData:
+    """Random stays, one a patient; a death shifts every feature, so that the labels can be learned.
+
+    Each stay has 0 to ``notes`` note chunks.
+    """
+    rng = np.random.default_rng(seed)
+    label = rng.permutation(np.arange(count) % 3 == 0)
+    static = rng.normal(size=(count, len(STATIC))) + 1.5 * label[:, None]
+    series = rng.normal(size=(count, windows, len(SERIES))) + 1.5 * label[:, None, None]
+    static[rng.random(static.shape) < missing] = np.nan
+    series[rng.random(series.shape) < missing] = np.nan
+    chunks = rng.integers(0, notes + 1, count)
+    return PatientData(
+        static_NF=torch.tensor(static, dtype=torch.float32),
+        series_NTC=torch.tensor(series, dtype=torch.float32),
+        label_N=torch.tensor(label),
+        patient_N=torch.arange(count) + 1000,
+        unit_N=torch.tensor(rng.integers(0, 2, count)),
+        embedding_ME=torch.tensor(rng.normal(size=(int(chunks.sum()), EMBEDDING)), dtype=torch.float16),
+        chunk_start_N=torch.tensor(np.cumsum(chunks) - chunks),
+        chunk_count_N=torch.tensor(chunks),
+        units=("MICU", "SICU"),
+    )
+
+
+def write_store(folder: Path, data: PatientData, **extra: torch.Tensor) -> Path:
+    """A prepared store as ``open_store`` reads it; ``extra`` tensors do not belong in one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [name for name in data.__dataclass_fields__ if name != "units"]
+    tensors = {name: getattr(data, name).contiguous() for name in names} | extra
+    save_file(tensors | {"label_N": data.label_N.to(torch.uint8)}, folder / TENSORS)
+    manifest = {
+        "store_version": STORE_VERSION,
+        "contract": contract_digest(),
+        "units": list(data.units),
+        "encoder": {"name": "none", "digest": "e" * 64},
+        "tensors_sha256": file_digest(folder / TENSORS),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def write_site(folder: Path, store: str = "store", **keys: object) -> Path:
+    """A site's YAML (JSON is YAML) in ``folder``."""
+    path = folder / "site.yaml"
+    path.write_text(json.dumps({"site": "Mercy", "store": store, **keys}), encoding="utf-8")
+    return path
+
+
+def validation(positives: Mapping[int, int], negatives: Mapping[int, int], *, loss_sum: float = 1.0) -> Validation:
+    """A score histogram from bin -> count."""
+    empty = Validation()
+    sides = [
+        tuple(counts.get(bin_, held) for bin_, held in enumerate(side))
+        for side, counts in ((empty.negatives, negatives), (empty.positives, positives))
+    ]
+    return Validation(*sides, loss_sum)
+
+
+def statistics(*, count: int = 50, patients: int = 50, deaths: int = 15) -> Statistics:
+    """The same moments for every feature."""
+    moments = Moments(count, 1.0, 4.0 * count)
+    return Statistics(
+        static=(moments,) * len(STATIC),
+        series=(moments,) * len(SERIES),
+        static_patients=(count,) * len(STATIC),
+        series_patients=(count,) * len(SERIES),
+        patients=patients,
+        deaths=deaths,
+    )
+
+
+def over_the_wire(content: RecordDict) -> RecordDict:
+    """What the other side holds after protobuf bytes."""
+    data = recorddict_to_proto(content).SerializeToString()
+    return recorddict_from_proto(ProtoRecordDict.FromString(data))
+
+
+class MemoryGrid(Grid):
+    """A Grid whose nodes are plain functions: message in; content, whole reply or None (silence) out.
+
+    ``order`` is the order in which replies arrive; every message and time limit is kept.
+    """
+
+    def __init__(self, nodes: Mapping[int, Answer], order: Iterable[int] | None = None) -> None:
+        self.nodes, self.order = dict(nodes), list(order or nodes)
+        self.sent: list[Message] = []
+        self.timeouts: list[float | None] = []
+
+    def set_run(self, run: Run) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Run:
+        raise NotImplementedError
+
+    def create_message(self, *args: object, **kwargs: object) -> Message:
+        raise NotImplementedError
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.nodes)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        sent = {message.metadata.dst_node_id: message for message in messages}
+        self.sent += sent.values()
+        self.timeouts.append(timeout)
+        replies = []
+        for node in self.order:
+            if node in sent and (answer := self.nodes[node](sent[node])) is not None:
+                whole = isinstance(answer, Message)
+                replies.append(answer if whole else Message(over_the_wire(answer), reply_to=sent[node]))
+        return replies

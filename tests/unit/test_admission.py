@@ -1,0 +1,171 @@
+"""Who takes part, and who does not and why: over a Grid that lives in memory."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from builders import Answer, MemoryGrid, statistics, tiny_config, validation
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+
+from server.admission import Admission, _judge, admit, sort_replies
+from server.statistics import federated_plan
+from shared_model.contract import contract_digest
+from shared_model.errors import FederationError
+from shared_model.mergeable import Moments
+from shared_model.messages import (
+    REFUSAL,
+    Refusal,
+    SiteCard,
+)
+
+CONFIG = tiny_config()
+ENCODER, OTHER = "e" * 64, "f" * 64
+REFUSED = Refusal(site="Dover", kind="ReleaseRefused", reason="fewer than 10 training patients")
+MALFORMED = RecordDict({REFUSAL: ConfigRecord({"site": "Dover"})})
+GOOD, BAD = validation({150: 12}, {20: 30}), validation({20: 12}, {150: 30})  # AUROC 1 and 0
+FAIR = validation({150: 6, 20: 6}, {20: 30})
+
+
+def _card(site: str, **changes: str) -> SiteCard:
+    held = {"contract": contract_digest(), "encoder": ENCODER, "device": "cpu"}
+    return SiteCard(site=site, patients=60, deaths=20, **(held | changes))
+
+
+def _says(content: RecordDict | None) -> Answer:
+    return lambda message: content
+
+
+def _introduces(site: str, **changes: str) -> Answer:
+    return _says(_card(site, **changes).content())
+
+
+def _fails(message: Message) -> Message:
+    return Message(Error(code=1, reason="node gone"), reply_to=message)
+
+
+def test_judge_admits_by_name_and_says_why_not() -> None:
+    cards = {
+        5: _card("Mercy"),
+        3: _card("Avon"),
+        8: _card("Burton", contract="0" * 64),
+        9: _card("Clare", encoder=OTHER),
+        2: _card("Mercy"),
+    }
+    found = _judge(cards, {"node 4": "NoReply: no reply within the time limit"}, "")
+    assert [card.site for card in found.sites.values()] == ["Avon", "Mercy"]
+    assert found.name_of(3) == "Avon"
+    assert found.refused == {
+        "node 4": "NoReply: no reply within the time limit",
+        "Burton": f"contract {'0' * 12}, the server holds {contract_digest()[:12]}; prepare with this version",
+        "Clare": f"text encoder {OTHER[:12]}, the federation uses {ENCODER[:12]}",
+        "Mercy": "another site has the same name",
+    }
+
+
+def test_a_name_is_taken_only_by_a_site_that_is_admitted() -> None:
+    found = _judge({1: _card("Mercy", contract="0" * 64), 2: _card("Mercy")}, {}, "")
+    assert list(found.sites) == [2]
+
+
+def test_the_common_encoder_is_the_servers_else_the_most_frequent_else_the_smallest() -> None:
+    cards = {1: _card("Avon"), 2: _card("Burton", encoder=OTHER), 3: _card("Clare", encoder=OTHER)}
+    assert list(_judge(cards, {}, "").sites) == [2, 3]
+    assert list(_judge(cards, {}, ENCODER).sites) == [1]
+    tie = {1: _card("Avon", encoder=OTHER), 2: _card("Burton")}
+    assert list(_judge(tie, {}, "").sites) == [2] == list(_judge(dict(reversed(tie.items())), {}, "").sites)
+
+
+def test_admit_asks_every_node_once_and_keeps_every_reason() -> None:
+    answers = [
+        _introduces("Mercy"),
+        _introduces("Avon"),
+        _introduces("Burton", contract="0" * 64),
+        _introduces("Mercy"),
+        _says(REFUSED.content()),
+        _fails,
+        _says(None),
+        _says(RecordDict()),
+    ]
+    grid = MemoryGrid(dict(enumerate(answers, start=1)))
+    found = admit(grid, CONFIG, encoder=ENCODER)
+    assert [card.site for card in found.sites.values()] == ["Avon", "Mercy"]
+    assert found.refused.keys() == {"Burton", "Mercy", "Dover", "node 6", "node 7", "node 8"}
+    assert found.refused["Dover"] == str(REFUSED)
+    assert found.refused["node 6"] == "NoReply: node gone"
+    assert found.refused["node 7"] == "NoReply: no reply within the time limit"
+    assert found.refused["node 8"].startswith("ContractError: message: no ConfigRecord 'card'")
+    assert [m.metadata.message_type for m in grid.sent] == ["query.describe"] * 8
+    assert grid.timeouts == [CONFIG.admission_timeout]
+
+
+def test_a_malformed_refusal_is_a_reason_and_does_not_end_the_run() -> None:
+    grid = MemoryGrid({1: _introduces("Avon"), 2: _introduces("Burton"), 3: _says(MALFORMED)})
+    found = admit(grid, CONFIG, encoder="")
+    assert list(found.sites) == [1, 2] and "ContractError" in found.refused["node 3"]
+
+
+def test_too_few_sites_end_the_run_with_every_reason() -> None:
+    grid = MemoryGrid({1: _introduces("Avon"), 2: _introduces("Burton", contract="0" * 64), 3: _says(None)})
+    with pytest.raises(FederationError) as error:
+        admit(grid, CONFIG, encoder="")
+    text = str(error.value)
+    assert text.startswith("admission: 1 of at least 2 sites (min-sites); ")
+    assert "Burton: contract 0000" in text and "node 3: NoReply" in text
+
+
+@pytest.mark.parametrize("answers", [{}, {1: _introduces("Avon")}], ids=["nobody", "one of two"])
+def test_admission_ends_after_its_time_limit(answers: dict[int, Answer]) -> None:
+    start = time.monotonic()
+    with pytest.raises(FederationError, match="of at least 2 sites"):
+        admit(MemoryGrid(answers), CONFIG, encoder="")
+    assert 0.2 <= time.monotonic() - start < 2
+
+
+def test_admission_goes_on_without_expected_sites_that_never_come() -> None:
+    grid = MemoryGrid({1: _introduces("Avon"), 2: _introduces("Burton")})
+    start = time.monotonic()
+    assert len(admit(grid, tiny_config(expected_sites=5), encoder="").sites) == 2
+    assert 0.2 <= time.monotonic() - start < 2
+
+
+def test_admission_does_not_wait_when_everybody_is_there() -> None:
+    start = time.monotonic()
+    admit(MemoryGrid({1: _introduces("Avon"), 2: _introduces("Burton")}), tiny_config(admission_timeout=60), encoder="")
+    assert time.monotonic() - start < 1
+
+
+def test_sort_replies_ignores_nodes_that_were_not_asked() -> None:
+    asked, other = (Message(RecordDict(), dst_node_id=node, message_type="train") for node in (1, 9))
+    replies = [Message(RecordDict(), reply_to=message) for message in (other, asked)]
+    contents, reasons = sort_replies([1, 2], replies)
+    assert contents.keys() == {1}
+    assert {node: why.kind for node, why in reasons.items()} == {2: "NoReply"}
+
+
+def _admission(*names: str) -> Admission:
+    return Admission(sites={node: _card(name) for node, name in enumerate(names, start=1)}, refused={})
+
+
+def _moments(first: Moments) -> RecordDict:
+    return replace(statistics(), static=(first, *statistics().static[1:])).content()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _says(None),
+        _says(REFUSED.content()),
+        _says(MALFORMED),
+        _says(RecordDict()),
+        _says(_moments(Moments(50, float("nan"), 1.0))),
+        _says(_moments(Moments(50, 1.0, -1.0))),
+    ],
+    ids=["silent", "refused", "malformed refusal", "empty", "NaN mean", "negative m2"],
+)
+def test_the_plan_is_fitted_without_a_site_whose_statistics_are_unusable(answer: Answer) -> None:
+    good = _says(statistics().content())
+    plan, sites, missing = federated_plan(
+        MemoryGrid({1: good, 2: answer, 3: good}), _admission("Avon", "Dover", "Mercy"), CONFIG
+    )
+    assert list(sites) == ["Avon", "Mercy"] and missing.keys() == {"Dover"}
+    assert plan.patients == 100 and set(plan.static_mean) == {1.0} and set(plan.static_scale) == {2.0}

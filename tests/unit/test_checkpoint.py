@@ -1,0 +1,144 @@
+"""What a run leaves on disk: whole or as before, and only parts that belong together load."""
+
+import json
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from builders import patients, tiny_config, tiny_plan, tiny_scaler
+from safetensors import safe_open
+
+from server.checkpoint import CONFIG, PLAN, WEIGHTS, load_released, save_checkpoint, save_model
+from shared_model.errors import ContractError
+from shared_model.features import PreprocessingPlan
+from shared_model.messages import Weights
+from shared_model.model import build_model
+
+SIZES = tiny_config().model
+
+
+def _weights(seed: int = 1) -> Weights:
+    return dict(build_model(SIZES, seed=seed).state_dict())
+
+
+def _save(folder: Path, *, seed: int = 1, plan: PreprocessingPlan | None = None, threshold: float = 0.37) -> Path:
+    save_model(folder, _weights(seed), plan or tiny_plan(), SIZES, threshold=threshold, encoder="e" * 64)
+    return folder
+
+
+@contextmanager
+def full_disk(after: int) -> Iterator[None]:
+    """No file can grow beyond ``after`` bytes: what a full disk does to a file that is being written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (after, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_released_model_loads_with_its_plan_and_threshold(tmp_path: Path) -> None:
+    model, plan, threshold = load_released(_save(tmp_path / "model"))
+    assert plan == tiny_plan() and threshold == 0.37
+    assert all(torch.equal(tensor, _weights()[name]) for name, tensor in model.state_dict().items())
+    batch = patients(5).batch(torch.arange(5), tiny_scaler())
+    assert torch.equal(model.eval()(batch), build_model(SIZES, seed=1).eval()(batch))
+
+
+def test_a_released_model_says_what_it_needs(tmp_path: Path) -> None:
+    config = json.loads((_save(tmp_path) / CONFIG).read_text(encoding="utf-8"))
+    assert config["model"] == asdict(SIZES) and config["encoder"] == "e" * 64
+    assert config["plan_digest"] == tiny_plan().digest and config["contract"] == tiny_plan().contract
+
+
+def test_saving_again_replaces_the_released_model(tmp_path: Path) -> None:
+    _save(tmp_path)
+    model, plan, threshold = load_released(_save(tmp_path, seed=2, plan=tiny_plan(bound=4.0), threshold=0.5))
+    assert torch.equal(model.missing.weight, _weights(2)["missing.weight"])
+    assert (plan.bound, threshold) == (4.0, 0.5)
+
+
+@pytest.mark.parametrize("swapped", [WEIGHTS, PLAN, CONFIG])
+def test_parts_of_two_runs_do_not_load_together(tmp_path: Path, swapped: str) -> None:
+    """Both runs have the same sizes, so only the digests can tell."""
+    mine, other = _save(tmp_path / "a"), _save(tmp_path / "b", seed=2, plan=tiny_plan(bound=4.0))
+    shutil.copyfile(other / swapped, mine / swapped)
+    with pytest.raises(ContractError):
+        load_released(mine)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, PLAN, CONFIG])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"null", b"\xff\xfe"])
+def test_a_part_that_is_absent_or_broken_is_a_contract_error(tmp_path: Path, name: str, content: bytes | None) -> None:
+    folder = _save(tmp_path / "model")
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ContractError):
+        load_released(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"threshold": None}, {"threshold": "high"}, {"model": None}, {"model": {"layers": 3}}, {"plan_digest": 7}],
+    ids=lambda change: "-".join(change),
+)
+def test_a_config_of_another_shape_is_a_contract_error(tmp_path: Path, change: dict[str, object]) -> None:
+    path = _save(tmp_path) / CONFIG
+    held = json.loads(path.read_text(encoding="utf-8")) | change
+    path.write_text(json.dumps({key: value for key, value in held.items() if value is not None}), encoding="utf-8")
+    with pytest.raises(ContractError):
+        load_released(tmp_path)
+
+
+def test_weights_of_other_sizes_are_a_contract_error(tmp_path: Path) -> None:
+    other = tiny_config(fusion_width=7).model
+    save_model(tmp_path, _weights(), tiny_plan(), other, threshold=0.5, encoder="")
+    with pytest.raises(ContractError, match="weights do not fit"):
+        load_released(tmp_path)
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="not a released model"):
+        load_released(tmp_path / "nowhere")
+
+
+def test_a_checkpoint_keeps_the_weights_and_the_round(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "run", 3, _weights())
+    save_checkpoint(tmp_path / "run", 4, _weights(2))
+    with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="pt") as held:
+        assert held.metadata() == {"round": "4"}
+        assert all(torch.equal(held.get_tensor(name), tensor) for name, tensor in _weights(2).items())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint.safetensors"]
+
+
+def test_weights_that_are_not_contiguous_are_kept(tmp_path: Path) -> None:
+    turned = {"w": torch.arange(6.0).reshape(2, 3).T}
+    save_checkpoint(tmp_path, 1, turned)
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as held:
+        assert torch.equal(held.get_tensor("w"), turned["w"])
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(tmp_path, 1, _weights())
+    before = path.read_bytes()
+    with full_disk(after=1000), pytest.raises(Exception, match=r"(?i)large|space|write"):
+        save_checkpoint(tmp_path, 2, _weights(2))
+    assert path.read_bytes() == before
+
+
+def test_no_part_of_a_released_model_is_ever_half_written(tmp_path: Path) -> None:
+    """The weights fit below the limit and the plan does not: a reader must find the old plan, whole."""
+    long = replace(tiny_plan(), static_mean=tuple(1 / (n + 7) for n in range(len(tiny_plan().static))))
+    folder = _save(tmp_path / "model")
+    before = (folder / PLAN).read_bytes()
+    with full_disk(after=2000), pytest.raises(OSError, match=r"(?i)large"):
+        save_model(folder, {"w": torch.zeros(2)}, long, SIZES, threshold=0.5, encoder="")
+    assert (folder / PLAN).read_bytes() == before
