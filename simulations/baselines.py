@@ -99,9 +99,7 @@ def train_baseline(
         rate = config.learning_rate_at(number)
         update = train_local(model, training, scaler, config, learning_rate=rate, seed=seed, device=device)
         found = validate(model, validation, scaler, config, device)
-        if found.auroc is not None and found.auroc >= (best.auroc or 0.0):
-            best, kept = found, update.weights
-        elif best.auroc is None:
+        if (found.auroc is not None and found.auroc >= (best.auroc or 0.0)) or best.auroc is None:
             best, kept = found, update.weights
     model.load_state_dict(kept)
     return Baseline(name, predict(model, open_store(heldout), scaler, device), best)

@@ -10,6 +10,7 @@ from shared_model.errors import ConfigError
 from shared_model.features import Cohort
 
 app = command_group(needs_command=False)
+DEFAULT_PATIENTS = 16_000
 _DATA, _TRAINING, _RUN = "What to simulate", "How to train", "The run"
 
 
@@ -25,7 +26,7 @@ def simulate(
     synthetic: Annotated[
         int | None,
         typer.Option(
-            help="Generate this many synthetic patients instead; 6000 unless --mimic is given.", rich_help_panel=_DATA
+            help="Generate this many synthetic patients instead; 16000 unless --mimic is given.", rich_help_panel=_DATA
         ),
     ] = None,
     cohort: Annotated[Cohort, typer.Option(help="Which ICU stays.", rich_help_panel=_DATA)] = "sepsis3",
@@ -84,7 +85,7 @@ def simulate(
         overrides["rounds"] = rounds
     scenario = experiment.Scenario(
         mimic=mimic,
-        patients=6000 if synthetic is None else synthetic,
+        patients=DEFAULT_PATIENTS if synthetic is None else synthetic,
         cohort=cohort,
         units=None if units is None else [name.strip() for name in units.split(",") if name.strip()],
         encoder=encoder,

@@ -52,7 +52,7 @@ class Scenario:
     """What to simulate. ``mimic`` None: ``patients`` synthetic ones, written into the run folder."""
 
     mimic: Path | None = None
-    patients: int = 6000
+    patients: int = 16_000
     cohort: Cohort = "sepsis3"
     prediction_hours: float = 24.0
     units: list[str] | None = None

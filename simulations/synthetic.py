@@ -1,8 +1,8 @@
 """Synthetic hospitals in MIMIC-IV's format, for which the best attainable score is known.
 
-Why: MIMIC-IV may not be shipped, a federation needs thousands of patients to be worth looking at, and a score only means
-something next to the score of the truth. ``write_hospitals`` writes a folder that the pipeline cannot tell from MIMIC-IV by
-its form, and ``truth.parquet`` beside it with each stay's true risk.
+Why: MIMIC-IV may not be shipped, a federation needs thousands of patients to be worth looking at, and a score only
+means something next to the score of the truth. ``write_hospitals`` writes a folder that the pipeline cannot tell from
+MIMIC-IV by its form, and ``truth.parquet`` beside it with each stay's true risk.
 
 The generative model
     unit                ~ nine care units in the proportions of MIMIC-IV
@@ -16,12 +16,12 @@ The generative model
     reports             = words for z in six grades, with an error of reading
 
 The units' mean severities are solved so that each unit has MIMIC-IV's death rate; nothing else depends on the unit but
-practice (lines, devices, units of temperature, how often blood is drawn). In the first 24 hours of a stay the outcome has
-no influence on any measurement; afterwards those who will die worsen and the others recover, so later windows know more
-than ``true_risk`` and whole-stay features leak. Codes and discharge summaries are stored at discharge.
+practice (lines, devices, units of temperature, how often blood is drawn). In the first 24 hours of a stay the outcome
+has no influence on any measurement; afterwards those who will die worsen and the others recover, so later windows know
+more than ``true_risk`` and whole-stay features leak. Codes and discharge summaries are stored at discharge.
 
-Patient k of a seed is the same in every folder with more than k patients: chunks of 250 patients have their own generators.
-Chunks are made by up to two processes (spawned: a script that calls this needs the ``__main__`` guard).
+Patient k of a seed is the same in every folder with more than k patients: chunks of 250 patients have their own
+generators. Chunks are made by up to two processes (spawned: a script that calls this needs the ``__main__`` guard).
 """
 
 import os
@@ -41,11 +41,29 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from shared_model.errors import ConfigError, RunFolderError
-from simulations import bedside, discharge, infection, items, laboratory, pharmacy, radiology, records, treatment
-from simulations.course import SUBJECT, Stays, World, draw_world
-from simulations.latents import UNITS
-from simulations.mimic_csv import DICTIONARIES, HEADERS, Columns, arrow_table, header_member, labels, rows_member
-from simulations.support import draw_support
+from simulations.hospital import (
+    bedside,
+    discharge,
+    infection,
+    items,
+    laboratory,
+    pharmacy,
+    radiology,
+    records,
+    treatment,
+)
+from simulations.hospital.course import SUBJECT, Stays, World, draw_world
+from simulations.hospital.latents import UNITS
+from simulations.hospital.mimic_csv import (
+    DICTIONARIES,
+    HEADERS,
+    Columns,
+    arrow_table,
+    header_member,
+    labels,
+    rows_member,
+)
+from simulations.hospital.support import draw_support
 
 Progress = Callable[[int, int], None]
 

@@ -1,7 +1,7 @@
 """How ill the synthetic patients are, and whether they die: the hidden half of the model in ``synthetic``.
 
-Why: a score is only worth reporting when the best attainable one is known. Every stay here carries its true risk, and one
-risk function serves all care units, so the units differ in whom they admit and never in how illness kills.
+Why: a score is only worth reporting when the best attainable one is known. Every stay here carries its true risk, and
+one risk function serves all care units, so the units differ in whom they admit and never in how illness kills.
 
 Sizes: ``N`` rows (one per admission with intensive care), 6 organs in the order of ``ORGANS``.
 """

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from simulations.course import SUBJECT, Admissions, People, Stays, hours, to_minute
-from simulations.latents import AGE_CENTRE, AGE_STEP, UNITS, Bools, Floats, Ints, logistic
-from simulations.mimic_csv import Column, labels
+from simulations.hospital.course import SUBJECT, Admissions, People, Stays, hours, to_minute
+from simulations.hospital.latents import AGE_CENTRE, AGE_STEP, UNITS, Bools, Floats, Ints, logistic
+from simulations.hospital.mimic_csv import Column, labels
 
 CODED = 0.9  # share of admissions in which a condition that is there is coded
 AGE_EFFECT = 0.4

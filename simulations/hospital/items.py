@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simulations.mimic_csv import Column, labels
+from simulations.hospital.mimic_csv import Column, labels
 
 # itemid: label, abbreviation, table, category, unit, kind of parameter
 ITEMS: dict[int, tuple[str, str, str, str, str | None, str]] = {

@@ -1,9 +1,9 @@
 """Radiology reports: what ``note/radiology`` says about the lung burden, in words.
 
-Why words: the lung burden is a part of the risk that the measurements only hint at, so a model that reads has something to
-gain. A report grades the burden in six steps, with an error of reading; phrasing is put together from fragments, so two
-reports of one grade differ. Chest studies tell it in findings and impression, an abdominal CT in a remark on the lung bases,
-a head CT not at all. All fragments were written for this module.
+Why words: the lung burden is a part of the risk that the measurements only hint at, so a model that reads has something
+to gain. A report grades the burden in six steps, with an error of reading; phrasing is put together from fragments, so
+two reports of one grade differ. Chest studies tell it in findings and impression, an abdominal CT in a remark on the
+lung bases, a head CT not at all. All fragments were written for this module.
 Rows: ``R`` reports, sorted by patient and time.
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from simulations.course import Admissions, Stays, Times, hours, to_minute
-from simulations.latents import UNITS, Bools, Floats, Ints, by_unit, logistic
-from simulations.mimic_csv import Column, labels, nullable
-from simulations.physiology import LUNG_DRIFT, drift
-from simulations.report_phrases import (
+from simulations.hospital.course import Admissions, Stays, hours, to_minute
+from simulations.hospital.latents import UNITS, Bools, Floats, Ints, by_unit, logistic
+from simulations.hospital.mimic_csv import Column, labels, nullable
+from simulations.hospital.physiology import LUNG_DRIFT, drift
+from simulations.hospital.report_phrases import (
     ABDOMEN,
     ABDOMEN_REASONS,
     BASES,
@@ -35,7 +35,7 @@ from simulations.report_phrases import (
     TUBES,
     ZONES,
 )
-from simulations.support import Support
+from simulations.hospital.support import Support
 
 GRADE_CUTS = (-0.9, -0.25, 0.4, 1.05, 1.75)
 READING_ERROR, BASES_ERROR = 0.1, 0.4

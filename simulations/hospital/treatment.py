@@ -1,7 +1,7 @@
 """Infusions and procedures: ``inputevents`` and ``procedureevents`` of the synthetic hospitals.
 
-Norepinephrine follows the need for it; the other vasopressors are a habit of the unit or come on top of high doses. As in
-MIMIC-IV, now and then a stay's norepinephrine is entered in mg/kg/min, and boluses of fluid share the table.
+Norepinephrine follows the need for it; the other vasopressors are a habit of the unit or come on top of high doses. As
+in MIMIC-IV, now and then a stay's norepinephrine is entered in mg/kg/min, and boluses of fluid share the table.
 Shapes: ``sk`` stays x grid points of ``Support``.
 """
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulations.course import Stays, Times, hours
-from simulations.latents import UNITS, Bools, Floats, Ints
-from simulations.mimic_csv import Column, labels
-from simulations.support import Support
+from simulations.hospital.course import Stays, Times, hours
+from simulations.hospital.latents import UNITS, Bools, Floats, Ints
+from simulations.hospital.mimic_csv import Column, labels
+from simulations.hospital.support import Support
 
 NOREPINEPHRINE, EPINEPHRINE, DOPAMINE = 221906, 221289, 221662
 DOBUTAMINE, PHENYLEPHRINE, VASOPRESSIN, SALINE = 221653, 221749, 222315, 225158

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulations.physiology import Quantity
+from simulations.hospital.physiology import Quantity
 
 LABS: dict[int, Quantity] = {
     50912: Quantity(
         base=1.15,
         effects={"kidneys": 0.40, "chronic": 0.10, "age": 0.05},
-        habit=0.13,
+        habit=0.091,
         error=0.06,
         log=True,
         low=0.2,
@@ -24,7 +24,7 @@ LABS: dict[int, Quantity] = {
     51006: Quantity(
         base=17,
         effects={"kidneys": 0.34, "chronic": 0.15, "age": 0.12},
-        habit=0.15,
+        habit=0.1,
         error=0.07,
         log=True,
         low=3,
@@ -33,18 +33,18 @@ LABS: dict[int, Quantity] = {
     50885: Quantity(
         base=0.92,
         effects={"liver": 0.50, "coagulation": 0.10},
-        habit=0.28,
+        habit=0.2,
         error=0.08,
         log=True,
         low=0.1,
         high=45,
         decimals=1,
     ),
-    51265: Quantity(base=172, effects={"coagulation": -0.30}, habit=0.15, error=0.06, log=True, low=5, high=1150),
+    51265: Quantity(base=172, effects={"coagulation": -0.30}, habit=0.1, error=0.06, log=True, low=5, high=1150),
     51301: Quantity(
         base=9.2,
         effects={"infection": 0.35, "circulation": 0.2},
-        habit=0.25,
+        habit=0.17,
         error=0.10,
         log=True,
         low=0.1,
@@ -54,23 +54,23 @@ LABS: dict[int, Quantity] = {
     51222: Quantity(
         base=10.8,
         effects={"chronic": -0.6, "coagulation": -0.55, "age": -0.1},
-        habit=0.8,
+        habit=0.56,
         error=0.35,
         low=3.5,
         high=18.5,
         decimals=1,
     ),
-    50983: Quantity(base=138.6, effects={"kidneys": 0.9}, habit=2.4, error=1.2, low=112, high=164),
+    50983: Quantity(base=138.6, effects={"kidneys": 0.9}, habit=1.7, error=1.2, low=112, high=164),
     50971: Quantity(
-        base=4.15, effects={"kidneys": 0.24, "chronic": 0.05}, habit=0.25, error=0.18, low=2.2, high=8.5, decimals=1
+        base=4.15, effects={"kidneys": 0.24, "chronic": 0.05}, habit=0.17, error=0.18, low=2.2, high=8.5, decimals=1
     ),
-    50882: Quantity(base=24.0, effects={"circulation": -1.9, "kidneys": -0.7}, habit=1.0, error=0.9, low=4, high=46),
-    50868: Quantity(base=13.6, effects={"circulation": 1.3, "kidneys": 0.7}, habit=0.8, error=0.9, low=4, high=40),
-    50931: Quantity(base=128, effects={"circulation": 0.14}, habit=0.18, error=0.12, log=True, low=25, high=900),
+    50882: Quantity(base=24.0, effects={"circulation": -1.9, "kidneys": -0.7}, habit=0.7, error=0.9, low=4, high=46),
+    50868: Quantity(base=13.6, effects={"circulation": 1.3, "kidneys": 0.7}, habit=0.56, error=0.9, low=4, high=40),
+    50931: Quantity(base=128, effects={"circulation": 0.14}, habit=0.13, error=0.12, log=True, low=25, high=900),
     51237: Quantity(
         base=1.22,
         effects={"coagulation": 0.13, "liver": 0.10},
-        habit=0.11,
+        habit=0.077,
         error=0.04,
         log=True,
         low=0.8,
@@ -78,24 +78,24 @@ LABS: dict[int, Quantity] = {
         decimals=1,
     ),
     50813: Quantity(
-        base=1.65, effects={"circulation": 0.42}, habit=0.15, error=0.12, log=True, low=0.4, high=24, decimals=1
+        base=1.65, effects={"circulation": 0.42}, habit=0.1, error=0.12, log=True, low=0.4, high=24, decimals=1
     ),
     50820: Quantity(
         base=7.38,
         effects={"circulation": -0.025, "respiration": -0.012},
-        habit=0.03,
+        habit=0.021,
         error=0.015,
         low=6.82,
         high=7.68,
         decimals=2,
     ),
     50818: Quantity(
-        base=40, effects={"respiration": 1.2, "lung": 0.6, "circulation": -0.8}, habit=4.5, error=2.5, low=14, high=130
+        base=40, effects={"respiration": 1.2, "lung": 0.6, "circulation": -0.8}, habit=3.1, error=2.5, low=14, high=130
     ),
     50889: Quantity(
         base=22,
         effects={"infection": 1.3, "circulation": 0.25},
-        habit=0.5,
+        habit=0.35,
         error=0.1,
         log=True,
         low=0.3,
@@ -105,7 +105,7 @@ LABS: dict[int, Quantity] = {
     50862: Quantity(
         base=3.3,
         effects={"liver": -0.22, "chronic": -0.22, "infection": -0.1},
-        habit=0.25,
+        habit=0.17,
         error=0.12,
         low=1.0,
         high=5.2,
@@ -113,10 +113,10 @@ LABS: dict[int, Quantity] = {
     ),
 }
 OXYGENATION = Quantity(  # PaO2/FiO2, mmHg
-    base=270, effects={"respiration": -0.26, "lung": -0.17}, habit=0.18, error=0.15, log=True, low=45, high=560
+    base=270, effects={"respiration": -0.26, "lung": -0.17}, habit=0.13, error=0.15, log=True, low=45, high=560
 )
 OXYGEN_NEED = Quantity(
-    base=0.0, effects={"respiration": 0.8, "lung": 0.3}, habit=0.4, error=0.2, low=-9, high=9, decimals=3
+    base=0.0, effects={"respiration": 0.8, "lung": 0.3}, habit=0.28, error=0.2, low=-9, high=9, decimals=3
 )
 
 

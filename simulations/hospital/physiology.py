@@ -1,11 +1,12 @@
 """What the latents do to the body: every measured quantity as data, and one function that draws them all.
 
-A quantity is ``base + sum(effect x latent) + a habit of the patient + a slow wander + a measurement error``, on a natural or
-a logarithmic scale. Effects are per unit of the latent (severity as the organ feels it, lung burden, active infection,
-chronic burden, age in steps of 16 years), so each measurement hints at the latents and only many of them reveal these.
+A quantity is ``base + sum(effect x latent) + a habit of the patient + a slow wander + a measurement error``, on a
+natural or a logarithmic scale. Effects are per unit of the latent (severity as the organ feels it, lung burden, active
+infection, chronic burden, age in steps of 16 years), so each measurement hints at the latents and only many of them
+reveal these.
 
-After its first 24 hours a stay drifts: those who will die worsen, the others recover. Before that the outcome has no say.
-Shapes: ``SK`` is stays x time points.
+After its first 24 hours a stay drifts: those who will die worsen, the others recover. Before that the outcome has no
+say. Shapes: ``SK`` is stays x time points.
 """
 
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulations.course import Stays
-from simulations.latents import AGE_CENTRE, AGE_STEP, ORGANS, Bools, Floats
+from simulations.hospital.course import Stays
+from simulations.hospital.latents import AGE_CENTRE, AGE_STEP, ORGANS, Bools, Floats
 
 Drivers = Mapping[str, Floats]
 
@@ -46,7 +47,7 @@ BEDSIDE: dict[str, Quantity] = {
     "heart_rate": Quantity(
         base=84,
         effects={"circulation": 7.5, "infection": 4},
-        habit=4.5,
+        habit=3.1,
         wander=4,
         error=3,
         low=28,
@@ -55,19 +56,19 @@ BEDSIDE: dict[str, Quantity] = {
     "mean_pressure": Quantity(
         base=74,
         effects={"circulation": -6.0, "age": 1.0},
-        habit=3.0,
+        habit=2.1,
         wander=3,
         error=3,
         low=25,
         high=160,
     ),
     "pulse_pressure": Quantity(
-        base=50, effects={"circulation": -4, "age": 4}, habit=6, wander=3, error=3, low=12, high=120
+        base=50, effects={"circulation": -4, "age": 4}, habit=4.2, wander=3, error=3, low=12, high=120
     ),
     "respiratory_rate": Quantity(
         base=18.0,
         effects={"respiration": 2.4, "lung": 0.9, "infection": 0.7},
-        habit=1.1,
+        habit=0.77,
         wander=1.3,
         error=1.5,
         low=5,
@@ -76,7 +77,7 @@ BEDSIDE: dict[str, Quantity] = {
     "saturation": Quantity(
         base=96.6,
         effects={"respiration": -0.9, "lung": -0.35},
-        habit=0.8,
+        habit=0.56,
         wander=0.6,
         error=0.8,
         low=60,
@@ -85,7 +86,7 @@ BEDSIDE: dict[str, Quantity] = {
     "temperature": Quantity(
         base=98.4,
         effects={"infection": 0.8, "circulation": 0.1},
-        habit=0.5,
+        habit=0.35,
         wander=0.4,
         error=0.2,
         low=90,
@@ -93,19 +94,21 @@ BEDSIDE: dict[str, Quantity] = {
         decimals=1,
     ),
     "awareness": Quantity(
-        base=0.0, effects={"brain": 1.0}, habit=0.15, wander=0.2, error=0.45, low=-9, high=9, decimals=3
+        base=0.0, effects={"brain": 1.0}, habit=0.1, wander=0.2, error=0.45, low=-9, high=9, decimals=3
     ),
     "urine_rate": Quantity(
-        base=75, effects={"kidneys": -0.4}, habit=0.3, wander=0.2, error=0.45, log=True, low=0, high=900
+        base=75, effects={"kidneys": -0.4}, habit=0.21, wander=0.2, error=0.45, log=True, low=0, high=900
     ),
     "glucose": Quantity(
-        base=130, effects={"circulation": 0.14}, habit=0.17, wander=0.1, error=0.1, log=True, low=25, high=900
+        base=130, effects={"circulation": 0.14}, habit=0.12, wander=0.1, error=0.1, log=True, low=25, high=900
     ),
-    "pressor_need": Quantity(base=0.0, effects={"circulation": 1.0}, habit=0.3, wander=0.2, low=-9, high=9, decimals=3),
+    "pressor_need": Quantity(
+        base=0.0, effects={"circulation": 1.0}, habit=0.21, wander=0.2, low=-9, high=9, decimals=3
+    ),
     "oxygen_need": Quantity(
         base=0.0,
         effects={"respiration": 0.8, "lung": 0.3},
-        habit=0.4,
+        habit=0.28,
         wander=0.2,
         low=-9,
         high=9,

@@ -1,8 +1,8 @@
 """Suspicions of infection and their cultures: ``microbiologyevents`` of the synthetic hospitals.
 
-Why suspicions: the rules pair an antibiotic with a culture close in time, so both are drawn from one list. A suspicion can
-be right or wrong, and only a right one grows organisms (contaminants aside). Screening swabs without a suspicion, cultures
-without a time and cancelled ones are in the table too, as a rule has to tell them apart.
+Why suspicions: the rules pair an antibiotic with a culture close in time, so both are drawn from one list. A suspicion
+can be right or wrong, and only a right one grows organisms (contaminants aside). Screening swabs without a suspicion,
+cultures without a time and cancelled ones are in the table too, as a rule has to tell them apart.
 Rows: ``E`` suspicions (at most one a stay), ``R`` rows of the table.
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulations.course import Stays, Times, hours, to_minute
-from simulations.latents import SOURCES, Bools, Floats, Ints
-from simulations.mimic_csv import Column, labels, nullable
+from simulations.hospital.course import Stays, Times, hours, to_minute
+from simulations.hospital.latents import SOURCES, Bools, Floats, Ints
+from simulations.hospital.mimic_csv import Column, labels, nullable
 
 CULTURE_FIRST = 0.8  # else the antibiotic comes first
 UNTIMED, SCREENED, CANCELLED, CONTAMINATED = 0.06, 0.12, 0.005, 0.03
@@ -179,7 +179,7 @@ def _findings(rng: np.random.Generator, organism: Ints, number: Ints) -> dict[st
         "org_name": labels(name, organism),
         "isolate_num": nullable(np.ones(organism.size, dtype=np.int64), none),
         "ab_itemid": nullable(np.array(drug)[number], untested),
-        "ab_name": labels([*drug_name, None], np.where(untested, len(drug_name), number)),
+        "ab_name": labels([*map(str, drug_name), None], np.where(untested, len(drug_name), number)),
         "interpretation": labels(["S", "R", None], verdict),
         "comments": labels([None, "NO GROWTH.  "], none.astype(np.int64)),
     }

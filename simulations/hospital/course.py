@@ -3,19 +3,19 @@
 Why: the cohort rules live on times (24 hours in the unit, first stay, earlier admissions), so these must hold together:
 nothing happens after a death, a stay lies in its admission, a second admission needs a survivor.
 
-Every patient has an index admission with intensive care. A few have an earlier admission without it, a second stay in the
-index admission, or, when they survived, a later admission with intensive care (new severity, same chronic burden).
+Every patient has an index admission with intensive care. A few have an earlier admission without it, a second stay in
+the index admission, or, when they survived, a later admission with intensive care (new severity, same chronic burden).
 Sizes: ``P`` patients, ``A`` admissions, ``S`` stays.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulations.latents import (
+from simulations.hospital.latents import (
     UNITS,
     Bools,
     Floats,
@@ -99,8 +99,8 @@ class World:
     stays: Stays
 
 
-def hours(values: Floats) -> NDArray[np.timedelta64]:
-    """Return hours as whole seconds."""
+def hours(values: NDArray[Any]) -> Any:
+    """Return hours as whole seconds, an array of timedelta64; numpy's stubs cannot add one to datetime64."""
     return np.asarray(np.round(values * 3600.0).astype("timedelta64[s]"))
 
 

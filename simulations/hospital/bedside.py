@@ -1,8 +1,8 @@
 """What nurses chart: ``chartevents`` and ``outputevents`` of the synthetic hospitals.
 
-Practice differs by unit and severity (who has an arterial line, how often temperature and consciousness are charted, degrees
-Celsius or Fahrenheit), entries are missing now and then, and about one number in two thousand is a slip of the decimal
-point: a pipeline has to cope with each of these in MIMIC-IV, too.
+Practice differs by unit and severity (who has an arterial line, how often temperature and consciousness are charted,
+degrees Celsius or Fahrenheit), entries are missing now and then, and about one number in two thousand is a slip of the
+decimal point: a pipeline has to cope with each of these in MIMIC-IV, too.
 Shapes: ``SK`` stays x grid points, ``R`` rows of the table.
 """
 
@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simulations.course import Stays, Times
-from simulations.items import CHART_UNITS
-from simulations.latents import UNITS, Bools, Floats, Ints, by_unit
-from simulations.mimic_csv import Column, labels
-from simulations.support import HOURLY_UNTIL, STEP_AFTER, Support, four_hourly
+from simulations.hospital.course import Stays, Times
+from simulations.hospital.items import CHART_UNITS
+from simulations.hospital.latents import UNITS, Bools, Floats, Ints, by_unit
+from simulations.hospital.mimic_csv import Column, labels
+from simulations.hospital.support import HOURLY_UNTIL, STEP_AFTER, Support, four_hourly
 
 MISSING, SLIP = 0.04, 0.0005
 NUMBERS_PER_FRACTION = 60  # about one charted FiO2 in 60 is a fraction instead of a percentage

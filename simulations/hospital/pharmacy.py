@@ -1,7 +1,7 @@
 """Prescriptions: antibiotics for suspicions, prophylaxis, and everything else, as ``prescriptions`` lists it.
 
-Why the rest: the rules for systemic antibiotics exclude carriers (drug_type BASE), topical routes and ear or eye drops, so
-these must be there to be excluded. An antibiotic started in the emergency department is ordered again in the unit.
+Why the rest: the rules for systemic antibiotics exclude carriers (drug_type BASE), topical routes and ear or eye drops,
+so these must be there to be excluded. An antibiotic started in the emergency department is ordered again in the unit.
 Rows: ``E`` suspicions, ``R`` rows of the table.
 """
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulations.course import SUBJECT, Admissions, Stays, Times, hours, to_minute
-from simulations.infection import Suspicions
-from simulations.latents import SOURCES, UNITS, Ints
-from simulations.mimic_csv import Column, labels
+from simulations.hospital.course import SUBJECT, Admissions, Stays, Times, hours, to_minute
+from simulations.hospital.infection import Suspicions
+from simulations.hospital.latents import SOURCES, UNITS, Ints
+from simulations.hospital.mimic_csv import Column, labels
 
 REORDERED, ROUTE_MISSING, OTHER_DRUGS = 0.5, 0.01, 7.0
 PROPHYLAXIS = {"CVICU": 0.65, "TSICU": 0.3, "Unit (SICU)": 0.3, "Neuro SICU": 0.3}

@@ -1,17 +1,17 @@
 """Organ support of each stay: ventilation, lines, vasopressors and the hour grid they are charted on.
 
-Why apart: the charts, the infusions, the blood gases and the radiology reports must agree on who is ventilated and since when.
-The grid is hourly for 48 hours and four-hourly after that, ten days at most: files stay small and the first day is dense.
-Shapes: ``S`` stays, ``SK`` stays x grid points.
+Why apart: the charts, the infusions, the blood gases and the radiology reports must agree on who is ventilated and
+since when. The grid is hourly for 48 hours and four-hourly after that, ten days at most: files stay small and the first
+day is dense. Shapes: ``S`` stays, ``SK`` stays x grid points.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from simulations.course import Stays, Times, hours
-from simulations.latents import ORGANS, Bools, Floats, Ints, by_unit, logistic
-from simulations.physiology import BEDSIDE, Drivers, draw, drivers
+from simulations.hospital.course import Stays, Times, hours
+from simulations.hospital.latents import ORGANS, Bools, Floats, Ints, by_unit, logistic
+from simulations.hospital.physiology import BEDSIDE, Drivers, draw, drivers
 
 HOURLY_UNTIL, STEP_AFTER, CHARTED_UNTIL = 48, 4, 240
 VENTILATION_LOGIT, ARTERIAL_LOGIT = -0.75, -0.7
@@ -112,4 +112,4 @@ def draw_support(rng: np.random.Generator, stays: Stays, female: Bools) -> Suppo
 def four_hourly(points: int) -> Ints:
     """Return 1 for the grid points of a four-hourly round, of all ``points``."""
     k = np.arange(points)
-    return ((k % 4 == 0) | (k >= HOURLY_UNTIL)).astype(np.int64)
+    return np.asarray((k % 4 == 0) | (k >= HOURLY_UNTIL), dtype=np.int64)

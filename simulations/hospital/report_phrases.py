@@ -1,6 +1,7 @@
 """The fragments of radiology reports: per grade of lung burden (0 clear, 5 worst) several ways to say it.
 
-All were written for this project; none is taken from a report. ``{side}`` and ``{zone}`` are filled in by ``radiology``.
+All were written for this project; none is taken from a report. ``{side}`` and ``{zone}`` are filled in by
+``radiology``.
 """
 
 SIDES = ("right", "left")

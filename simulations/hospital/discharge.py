@@ -7,11 +7,11 @@ admission is fair to use: a pipeline has to keep them apart by time.
 import numpy as np
 import pyarrow as pa
 
-from simulations.course import SUBJECT, Admissions
-from simulations.latents import Bools
-from simulations.mimic_csv import Column
-from simulations.radiology import note_columns
-from simulations.records import CHRONIC, CONDITIONS
+from simulations.hospital.course import SUBJECT, Admissions
+from simulations.hospital.latents import Bools
+from simulations.hospital.mimic_csv import Column
+from simulations.hospital.radiology import note_columns
+from simulations.hospital.records import CHRONIC, CONDITIONS
 
 _COURSES = (
     "The patient was treated on the floor and in the unit as needed and recovered step by step.",

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simulations.course import STAY, Admissions, Stays, hours, to_minute
-from simulations.lab_panels import (
+from simulations.hospital.course import STAY, Admissions, Stays, hours, to_minute
+from simulations.hospital.lab_panels import (
     GAS_ITEMS,
     GAS_LACTATE,
     GAS_LINE,
@@ -25,10 +25,10 @@ from simulations.lab_panels import (
     PANELS,
     REFERENCE,
 )
-from simulations.latents import Bools, Floats, Ints, by_unit, logistic
-from simulations.mimic_csv import Column, labels, nullable
-from simulations.physiology import draw, drivers
-from simulations.support import CHARTED_UNTIL, Support, oxygen_fraction
+from simulations.hospital.latents import Bools, Floats, Ints, by_unit, logistic
+from simulations.hospital.mimic_csv import Column, labels, nullable
+from simulations.hospital.physiology import draw, drivers
+from simulations.hospital.support import CHARTED_UNTIL, Support, oxygen_fraction
 
 BEFORE, DRAWS = 2, 48  # draws before intensive care and in it
 EMERGENCY_DRAW, WARD_DRAW = 0.9, 0.7
@@ -108,7 +108,8 @@ def _blood_gases(rng: np.random.Generator, results: _Results, stays: Stays, draw
     oxygen = np.where(tube | (need > 0.9), oxygen_fraction(need), LOW_FLOW)
     arterial = np.clip(draw(rng, OXYGENATION, moved) * oxygen / 100.0, 35.0, 480.0)
     values = {itemid: draw(rng, LABS[itemid], moved) for itemid in (50820, 50818, 50813)}
-    values[50821] = np.round(np.where(word == ARTERIAL, arterial, np.clip(rng.normal(40, 8, shape), 20, 70)))
+    venous = np.clip(rng.normal(40, 8, shape), 20, 70)
+    values[50821] = np.asarray(np.round(np.where(word == ARTERIAL, arterial, venous)), dtype=np.float64)
     values[50816] = oxygen
     seen = {50816: written & (rng.random(shape) < 0.7), 50813: rng.random(shape) < GAS_LACTATE}
     for itemid in GAS_ITEMS[1:]:

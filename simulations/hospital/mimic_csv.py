@@ -8,27 +8,29 @@ the same rows give the same bytes.
 import gzip
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
-Column = NDArray[np.generic] | pa.Array
+Column: TypeAlias = Any  # NDArray or pyarrow.Array, which has no types
 Columns = Mapping[str, Column]
 
 _HOSP = {
     "patients": "subject_id gender anchor_age anchor_year anchor_year_group dod",
-    "admissions": "subject_id hadm_id admittime dischtime deathtime admission_type admit_provider_id admission_location "
-    "discharge_location insurance language marital_status race edregtime edouttime hospital_expire_flag",
-    "labevents": "labevent_id subject_id hadm_id specimen_id itemid order_provider_id charttime storetime value valuenum "
-    "valueuom ref_range_lower ref_range_upper flag priority comments",
+    "admissions": "subject_id hadm_id admittime dischtime deathtime admission_type admit_provider_id "
+    "admission_location discharge_location insurance language marital_status race edregtime "
+    "edouttime hospital_expire_flag",
+    "labevents": "labevent_id subject_id hadm_id specimen_id itemid order_provider_id charttime storetime value "
+    "valuenum valueuom ref_range_lower ref_range_upper flag priority comments",
     "d_labitems": "itemid label fluid category",
     "microbiologyevents": "microevent_id subject_id hadm_id micro_specimen_id order_provider_id chartdate charttime "
     "spec_itemid spec_type_desc test_seq storedate storetime test_itemid test_name org_itemid org_name isolate_num "
     "quantity ab_itemid ab_name dilution_text dilution_comparison dilution_value interpretation comments",
-    "prescriptions": "subject_id hadm_id pharmacy_id poe_id poe_seq order_provider_id starttime stoptime drug_type drug "
-    "formulary_drug_cd gsn ndc prod_strength form_rx dose_val_rx dose_unit_rx form_val_disp form_unit_disp "
+    "prescriptions": "subject_id hadm_id pharmacy_id poe_id poe_seq order_provider_id starttime stoptime drug_type "
+    "drug formulary_drug_cd gsn ndc prod_strength form_rx dose_val_rx dose_unit_rx form_val_disp form_unit_disp "
     "doses_per_24_hrs route",
     "diagnoses_icd": "subject_id hadm_id seq_num icd_code icd_version",
 }
@@ -40,8 +42,8 @@ _ICU = {
     "ordercategorydescription patientweight totalamount totalamountuom isopenbag continueinnextdept statusdescription "
     "originalamount originalrate",
     "outputevents": "subject_id hadm_id stay_id caregiver_id charttime storetime itemid value valueuom",
-    "procedureevents": "subject_id hadm_id stay_id caregiver_id starttime endtime storetime itemid value valueuom location "
-    "locationcategory orderid linkorderid ordercategoryname ordercategorydescription patientweight isopenbag "
+    "procedureevents": "subject_id hadm_id stay_id caregiver_id starttime endtime storetime itemid value valueuom "
+    "location locationcategory orderid linkorderid ordercategoryname ordercategorydescription patientweight isopenbag "
     "continueinnextdept statusdescription originalamount originalrate",
     "d_items": "itemid label abbreviation linksto category unitname param_type lownormalvalue highnormalvalue",
 }
@@ -72,7 +74,8 @@ def arrow_table(name: str, columns: Columns) -> pa.Table:
     """Return all official columns of a file in order, the absent ones empty; NaN and NaT become empty fields."""
     length = len(next(iter(columns.values())))
     unknown = set(columns) - set(HEADERS[name])
-    assert not unknown, f"{name} has no columns {sorted(unknown)}"
+    if unknown:
+        raise KeyError(f"{name} has no columns {sorted(unknown)}")
     arrays = [
         pa.array(columns[column], from_pandas=True) if column in columns else pa.nulls(length, pa.string())
         for column in HEADERS[name]
