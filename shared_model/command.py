@@ -26,25 +26,29 @@ def command_group(help_text: str | None = None, *, needs_command: bool = True) -
 
 def run(command: typer.Typer, *, interrupted: str = "interrupted") -> NoReturn:
     """Run a command group. Exit status 2 for a user's mistake, 130 after Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    asked_to_stop: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        asked_to_stop.append(signum)
+        raise KeyboardInterrupt
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
     try:
         status = command(standalone_mode=False) or 0
-    except ConsiliumError as error:
-        _end(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        status = INTERRUPTED
-    except Exception as error:
-        if not hasattr(error, "show"):  # click's usage errors show themselves
+    except BaseException as error:
+        if asked_to_stop:  # libraries turn the interrupt into errors of their own
+            status = INTERRUPTED
+        elif isinstance(error, ConsiliumError):
+            _end(f"error: {error}", 2)
+        elif isinstance(error, Exception) and hasattr(error, "show"):  # click's usage errors show themselves
+            error.show()
+            status = 2
+        else:
             raise
-        error.show()
-        status = 2
-    if status == INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
+    if asked_to_stop:
         _end(interrupted, INTERRUPTED)
     sys.exit(status)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _end(text: str, status: int) -> NoReturn:

@@ -124,7 +124,10 @@ def ended_afterwards(mark: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _end(marked(mark), 4.0)
+        for _ in range(5):  # what is being ended may start something in its last moment
+            if not (left := marked(mark)):
+                break
+            _end(left, 4.0)
 
 
 def marked(mark: str) -> list[psutil.Process]:

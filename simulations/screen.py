@@ -35,7 +35,8 @@ class Screen:
         self._name, self._start = "", time.monotonic()
 
     def __enter__(self) -> "Screen":
-        self._progress.start()
+        if self.console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -43,7 +44,8 @@ class Screen:
     ) -> None:
         if kind is None:
             self._close_stage()
-        self._progress.stop()
+        if self.console.is_terminal:
+            self._progress.stop()
 
     def stage(self, name: str) -> None:
         """Close the line of the last stage and open one."""

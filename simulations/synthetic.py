@@ -8,7 +8,7 @@ The generative model
     unit                ~ nine care units in the proportions of MIMIC-IV
     age, chronic c      ~ normal; minors are rare, above 89 the age reads 91
     infection i         ~ Bernoulli(by unit), with source, onset around ICU admission
-    severity s          ~ N(by unit, 1) + 0.4 i;   organ_k = s + N(by unit, 0.45), six organs
+    severity s          ~ N(by unit, 1) + 0.4 i;   organ_k = s + N(by unit, 0.2), six organs
     lung burden z       ~ N(0, 1) + 0.7 when the infection sits in the lung
     risk                = logistic(b0 + b1 s + b2 age + b3 c + b4 z + b5 i), one function for all units
     died                ~ Bernoulli(risk)

@@ -13,6 +13,7 @@ from shared_model.metrics import auroc
 from shared_model.schema import TABLES
 from simulations import synthetic
 from simulations.hospital.latents import UNITS
+from simulations.hospital.mimic_csv import HEADERS
 from simulations.synthetic import write_hospitals
 
 PATIENTS = 3000
@@ -41,10 +42,41 @@ def test_one_seed_gives_the_same_bytes_whatever_the_workers_and_another_seed_doe
     assert truths[0].equals(truths[1]) and not truths[0].equals(truths[2])
 
 
+def test_a_second_process_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    pool = synthetic.ProcessPoolExecutor
+    monkeypatch.setattr(
+        synthetic, "ProcessPoolExecutor", lambda count, **kw: started.append(count) or pool(count, **kw)
+    )
+    for name, workers in (("alone", 1), ("together", 2)):
+        write_hospitals(tmp_path / name, patients=4 * synthetic.CHUNK, seed=5, workers=workers)
+    assert started == [2], "fewer chunks than this would stay in one process and show nothing"
+    assert contents(tmp_path / "alone") == contents(tmp_path / "together")
+
+
+def test_a_patient_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+    for patients in (20, 270):
+        write_hospitals(tmp_path / str(patients), patients=patients, seed=5)
+    few, many = contents(tmp_path / "20"), contents(tmp_path / "270")
+    assert all(many[name].startswith(rows) for name, rows in few.items())
+
+
+def test_headers_are_the_official_ones_in_order(hospitals: Path) -> None:
+    chart = "subject_id,hadm_id,stay_id,caregiver_id,charttime,storetime,itemid,value,valuenum,valueuom,warning"
+    stays = "subject_id,hadm_id,stay_id,first_careunit,last_careunit,intime,outtime,los"
+    for name, header in (("icu/chartevents", chart), ("icu/icustays", stays)):
+        with gzip.open(hospitals / f"{name}.csv.gz", "rt") as file:
+            assert file.readline().strip() == header
+    for name, columns in HEADERS.items():
+        with gzip.open(hospitals / f"{name}.csv.gz", "rt") as file:
+            assert file.readline().strip().split(",") == list(columns), name
+
+
 def test_every_declared_column_reads_with_its_declared_type(hospitals: Path) -> None:
     for declared in TABLES:
         file = hospitals / declared.folder / f"{declared.name}.csv.gz"
-        header = gzip.open(file, "rt").readline().strip().split(",") if file.exists() else []
+        with gzip.open(file, "rt") as text:
+            header = text.readline().strip().split(",")
         assert set(declared.columns) <= set(header), declared.name
         kinds = {name: declared.columns.get(name, "VARCHAR") for name in header}
         query = "SELECT count(*) FROM read_csv(?, header = true, auto_detect = false, quote = '\"', columns = {})"
