@@ -136,10 +136,10 @@ def marked(mark: str) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
+                found += [process, *process.children(recursive=True)]  # Ray's agents overwrite their environment
         except (psutil.Error, OSError):
             continue
-    return found
+    return list(set(found))
 
 
 @contextmanager
