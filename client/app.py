@@ -131,11 +131,9 @@ def _evaluate(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
 
 def _open(site: SiteConfig, config: "RunConfig") -> tuple["PatientData", "PatientData"]:
     """Training and validation stays of the site; the same split in every message of a run."""
-    from shared_model.batch import open_store, split_patients
+    from shared_model.batch import open_split
 
-    data = open_store(site.store)
-    training_N, validation_N = split_patients(data, config.validation_fraction, key=f"validation:{config.seed}")
-    return data.subset(training_N), data.subset(validation_N)
+    return open_split(site.store, config.validation_fraction, seed=config.seed)
 
 
 def _model(message: Message, config: "RunConfig") -> "FusionModel":

@@ -50,8 +50,7 @@ def admit(grid: Grid, config: RunConfig, *, encoder: str) -> Admission:
     """Ask every connected node to describe itself and admit those that hold the contract.
 
     ``encoder`` is the digest all sites must share; empty: the one most sites have. Raises FederationError when fewer
-    than
-    ``config.min_sites`` are admitted, with everybody's reason.
+    than ``config.min_sites`` are admitted, with everybody's reason.
     """
     nodes = _wait_for_nodes(grid, config)
     cards, refused = ask(grid, nodes, DESCRIBE, RecordDict(), config.admission_timeout)
@@ -110,7 +109,8 @@ def _wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
 
 
 def _judge(cards: dict[int, SiteCard], refused: dict[str, str], encoder: str) -> Admission:
-    """Admit cards with our contract, the common encoder and a name of their own; sorted by name."""
+    """Admit cards with our contract, the common encoder and a name of their own; both lists are sorted by name, so that
+    they do not depend on who answered first."""
     common = encoder or _most_common([card.encoder for card in cards.values()])
     sites: dict[int, SiteCard] = {}
     for node, card in sorted(cards.items(), key=lambda item: (item[1].site, item[0])):
@@ -118,6 +118,7 @@ def _judge(cards: dict[int, SiteCard], refused: dict[str, str], encoder: str) ->
             refused[card.site] = why
         else:
             sites[node] = card
+    refused = dict(sorted(refused.items()))
     for site, why in refused.items():
         log.warning("not admitted: %s: %s", site, why)
     return Admission(sites=sites, refused=refused)

@@ -50,13 +50,8 @@ class Training:
         """Note how the model of a round did, and keep it when no earlier one did better."""
         record = self.rounds[round_number - 1]
         record.validation_loss, record.validation_auroc = validation.loss, validation.auroc
-        if _at_least(validation.auroc, self.validation.auroc):
+        if validation.at_least(self.validation):
             self.weights, self.best_round, self.validation = weights, round_number, validation
-
-
-def _at_least(new: float | None, old: float | None) -> bool:
-    """Unknown is better than nothing, and worse than anything known."""
-    return old is None if new is None else new >= (old or 0.0)
 
 
 def run_rounds(
@@ -134,7 +129,7 @@ def _usable(
             usable[admission.name_of(node)] = (by_node[node], reply)
         except ContractError as error:
             failed[node] = misfit(error)
-    return usable, {admission.name_of(node): str(why) for node, why in failed.items()}
+    return usable, {admission.name_of(node): str(failed[node]) for node in sorted(failed, key=admission.name_of)}
 
 
 def _check_update(reply: TrainReply, weights: Weights) -> None:

@@ -206,6 +206,13 @@ def file_digest(path: Path) -> str:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); prepare the store again") from error
 
 
+def open_split(store: Path, fraction: float, *, seed: int) -> tuple[PatientData, PatientData]:
+    """Training and validation stays of a store; the same split in every message of a run and in the baselines."""
+    data = open_store(store)
+    training_N, validation_N = split_patients(data, fraction, key=f"validation:{seed}")
+    return data.subset(training_N), data.subset(validation_N)
+
+
 def split_patients(data: PatientData, fraction: float, *, key: str) -> tuple[Tensor, Tensor]:
     """Indices of two groups of stays, the second with about ``fraction`` of the patients; no patient is in both.
 

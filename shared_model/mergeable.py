@@ -95,6 +95,12 @@ class Validation:
         below = np.cumsum(negatives) - negatives
         return float((positives * (below + negatives / 2)).sum() / pairs)
 
+    def at_least(self, other: "Validation") -> bool:
+        """Whether a model with this validation replaces one with the other: an unknown AUROC is worse than any."""
+        if self.auroc is None:
+            return other.auroc is None
+        return other.auroc is None or self.auroc >= other.auroc
+
     @property
     def best_threshold(self) -> float:
         """The bin edge with the largest Youden index (sensitivity + specificity - 1); 0.5 without both classes."""

@@ -23,7 +23,7 @@ from client.evaluation import validate
 from client.statistics import local_statistics
 from client.training import train_local
 from server.statistics import plan_from
-from shared_model.batch import PatientData, Scaler, open_store, split_patients
+from shared_model.batch import PatientData, Scaler, open_split, open_store
 from shared_model.config import RunConfig
 from shared_model.features import PreprocessingPlan, digest_of
 from shared_model.mergeable import Validation
@@ -90,7 +90,7 @@ def train_baseline(
 ) -> Baseline:
     """Train one model on the union of ``stores`` and score the held-out set. ``plan`` None: fit one on these stores."""
     device = torch.device("cpu")
-    training, validation = _union([_split(store, config) for store in stores])
+    training, validation = _union([open_split(store, config.validation_fraction, seed=config.seed) for store in stores])
     plan = plan or plan_from({name: local_statistics(training)})
     scaler, model = Scaler(plan), build_model(config.model, seed=config.seed)
     best, kept = Validation(), {key: value.clone() for key, value in model.state_dict().items()}
@@ -99,17 +99,10 @@ def train_baseline(
         rate = config.learning_rate_at(number)
         update = train_local(model, training, scaler, config, learning_rate=rate, seed=seed, device=device)
         found = validate(model, validation, scaler, config, device)
-        if (found.auroc is not None and found.auroc >= (best.auroc or 0.0)) or best.auroc is None:
+        if found.at_least(best):
             best, kept = found, update.weights
     model.load_state_dict(kept)
     return Baseline(name, predict(model, open_store(heldout), scaler, device), best)
-
-
-def _split(store: Path, config: RunConfig) -> tuple[PatientData, PatientData]:
-    """The same training and validation patients as the site's client uses."""
-    data = open_store(store)
-    training_N, validation_N = split_patients(data, config.validation_fraction, key=f"validation:{config.seed}")
-    return data.subset(training_N), data.subset(validation_N)
 
 
 def _union(sites: list[tuple[PatientData, PatientData]]) -> tuple[PatientData, PatientData]:

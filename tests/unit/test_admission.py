@@ -62,6 +62,14 @@ def test_judge_admits_by_name_and_says_why_not() -> None:
     }
 
 
+def test_what_admission_says_does_not_depend_on_who_answered_first() -> None:
+    reasons = {"Mercy": "late", "Dover": "closed"}
+    cards = {1: _card("Clare", contract="0" * 64), 2: _card("Avon"), 3: _card("Burton", encoder=OTHER)}
+    one = _judge(cards, dict(reasons), ENCODER)
+    other = _judge(dict(reversed(cards.items())), dict(reversed(reasons.items())), ENCODER)
+    assert list(one.refused.items()) == list(other.refused.items()) and list(one.sites) == list(other.sites)
+
+
 def test_a_name_is_taken_only_by_a_site_that_is_admitted() -> None:
     found = _judge({1: _card("Mercy", contract="0" * 64), 2: _card("Mercy")}, {}, "")
     assert list(found.sites) == [2]
