@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.release import Reply, release
-from client.site import SiteConfig, resolve_site
+from client.site import SiteConfig, is_simulated, resolve_site
 from shared_model.errors import ConsiliumError, ContractError, ReleaseRefused
 from shared_model.messages import EvaluateReply, Refusal, RoundOrder, SiteCard, TrainReply, read_weights
 
@@ -59,6 +59,8 @@ def _answer(
         site = resolve_site(context)
         name = site.site
         config = RunConfig.from_flat(context.run_config)
+        if config.profile == "paper" and not is_simulated(context):
+            raise ContractError("profile 'paper' reads what happened after the prediction time: for simulation only")
         content = release(handler(message, site, config), site.release)
     except ConsiliumError as error:
         log.warning("refused: %s", error)
@@ -76,7 +78,7 @@ def _public(error: ConsiliumError) -> str:
 
 
 def _describe(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
-    from shared_model.batch import read_manifest
+    from shared_model.manifest import read_manifest
     from shared_model.predict import best_device
 
     manifest = read_manifest(site.store)
@@ -104,7 +106,7 @@ def _train(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
     from shared_model.features import digest_of
     from shared_model.predict import best_device
 
-    order, device = RoundOrder.read(message.content), best_device()
+    order, device = _order(message, config), best_device()
     scaler, model = Scaler(order.plan), _model(message, config)
     training, validation = _open(site, config)
     before = validate(model.to(device), validation, scaler, config, device)
@@ -124,7 +126,7 @@ def _evaluate(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
     from shared_model.batch import Scaler
     from shared_model.predict import best_device
 
-    order, device = RoundOrder.read(message.content), best_device()
+    order, device = _order(message, config), best_device()
     model = _model(message, config).to(device)
     return EvaluateReply(validation=validate(model, _open(site, config)[1], Scaler(order.plan), config, device))
 
@@ -132,8 +134,20 @@ def _evaluate(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
 def _open(site: SiteConfig, config: "RunConfig") -> tuple["PatientData", "PatientData"]:
     """Training and validation stays of the site; the same split in every message of a run."""
     from shared_model.batch import open_split
+    from shared_model.contract import contract_digest
+    from shared_model.manifest import read_manifest
 
+    if read_manifest(site.store)["contract"] != contract_digest(config):
+        raise ContractError("the site's store was prepared for another study or version than the run's")
     return open_split(site.store, config.validation_fraction, seed=config.seed)
+
+
+def _order(message: Message, config: "RunConfig") -> RoundOrder:
+    """The round's order, after checking that its plan speaks of the run's features."""
+    order = RoundOrder.read(message.content)
+    if (order.plan.static, order.plan.series) != (config.static, config.series):
+        raise ContractError("plan: lists other features than the run's study; update this side")
+    return order
 
 
 def _model(message: Message, config: "RunConfig") -> "FusionModel":

@@ -1,4 +1,4 @@
-"""Who is studied: the Sepsis-3 cohort, or every ICU stay, from MIMIC-IV-style tables.
+"""Who is studied: Sepsis-3, coded or flagged sepsis, or every ICU stay, from MIMIC-IV-style tables.
 
 Why SQL: the rules are joins over time, MIMIC-IV has 94,000 ICU stays, and a reader can lay each file of
 ``client/sql`` beside the rule it restates. Tables in, tables out: every step is a table of the connection,
@@ -8,16 +8,17 @@ Sources: Singer et al., JAMA 2016 (Sepsis-3); Seymour et al., JAMA 2016 (suspect
 al., Intensive Care Medicine 1996 (SOFA); MIT-LCP/mimic-code, ``mimic-iv/concepts`` (all three on MIMIC-IV).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Literal
+from typing import get_args
 
 import duckdb
 
-from client import sepsis_rules
+from client import icd_codes, sepsis_rules
+from client.queries import fill, run_query
 from client.sepsis_rules import RULES_VERSION
 from shared_model.errors import ConfigError, EmptyCohortError
+from shared_model.study import EARLY, Cohort, Stays, Study
 
 __all__ = [
     "CHART_ITEMIDS",
@@ -35,6 +36,17 @@ LAB_ITEMIDS: frozenset[int] = frozenset().union(*sepsis_rules.LAB_ITEMS.values()
 INPUT_ITEMIDS: frozenset[int] = frozenset().union(*sepsis_rules.INPUT_ITEMS.values())
 OUTPUT_ITEMIDS: frozenset[int] = frozenset().union(*sepsis_rules.OUTPUT_ITEMS.values())
 
+# What derive_sepsis3 leaves, in the order in which it is derived.
+DERIVED_TABLES = (
+    "antibiotic",
+    "culture",
+    "suspicion",
+    "ventilation",
+    "gcs",
+    "oxygenation",
+    "sofa_hourly",
+    "sepsis3",
+)
 _SEPSIS_FILES = (
     "sepsis3_1_antibiotic.sql",
     "sepsis3_2_suspicion.sql",
@@ -55,6 +67,15 @@ _WORD_LISTS = {
 }
 
 
+_CODED = """hadm_id IN (
+    SELECT hadm_id
+    FROM diagnoses_icd
+    SEMI JOIN sepsis_code
+        ON diagnoses_icd.icd_version = sepsis_code.icd_version
+        AND starts_with(upper(replace(trim(icd_code), '.', '')), prefix)
+)"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FlowStep:
     """One line of the cohort's flow chart: how many patients and ICU stays were left after ``step``."""
@@ -73,49 +94,65 @@ class _Rule:
     look_at: str
 
 
-def derive_sepsis3(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create antibiotic, suspicion, ventilation, gcs, sofa_hourly and sepsis3, each visible as a table.
+_MEMBERS: dict[Cohort, _Rule] = {
+    "sepsis3": _Rule(
+        step="Sepsis-3",
+        condition="stay_id IN (SELECT stay_id FROM sepsis3 WHERE sepsis3)",
+        look_at="prescriptions, microbiologyevents and the heart rate (220045) in chartevents",
+    ),
+    "icd": _Rule(step="coded sepsis (ICD-9, ICD-10)", condition=_CODED, look_at="diagnoses_icd"),
+    "flag": _Rule(
+        step="flagged by the site",
+        condition="stay_id IN (SELECT stay_id FROM flagged)",
+        look_at="the column that `flag` names",
+    ),
+}
+
+
+def derive_sepsis3(connection: duckdb.DuckDBPyConnection, *, labs_of_admission: bool = False) -> None:
+    """Create ``DERIVED_TABLES``, so that every component of the definition is visible as a table.
 
     Reads icustays, chartevents, labevents, microbiologyevents, prescriptions, inputevents and outputevents
-    as ``shared_model.schema`` declares them; the last four may be empty. Existing tables of the six names
-    are replaced.
+    as ``shared_model.schema`` declares them; the last four may be empty. Existing tables of the same names
+    are replaced. ``labs_of_admission`` takes platelets, bilirubin and creatinine by admission id as the reference
+    does, so without those of the emergency department; it is for comparisons only (docs/decisions/0005).
     """
-    _load_rules(connection)
+    _load_rules(connection, labs_of_admission)
     for name in _SEPSIS_FILES:
-        connection.execute(_query(name))
+        run_query(connection, name)
 
 
 def select_cohort(
     connection: duckdb.DuckDBPyConnection,
-    cohort: Literal["sepsis3", "all_icu"],
+    cohort: Cohort,
+    study: Study = EARLY,
     *,
-    prediction_hours: float = 24.0,
     minimum_age: int = 18,
-    stays: Literal["first", "all"] = "first",
+    stays: Stays = "first",
 ) -> list[FlowStep]:
     """Create the table ``cohort``, one row an ICU stay, and tell how many each inclusion rule left.
 
-    The label is death in hospital. ``onset_time`` is the time of suspected infection (Seymour 2016), NULL
-    for ``all_icu``; it can lie after ``prediction_time``. The table sepsis3 is derived when it is needed
-    and absent; a caller whose source tables have changed calls ``derive_sepsis3`` first.
+    ``onset_time`` is the time of suspected infection (Seymour 2016), NULL but for ``sepsis3``; it can lie after
+    ``prediction_time``. The table sepsis3 is derived when it is needed and absent; a caller whose source tables have
+    changed calls ``derive_sepsis3`` first. ``icd`` reads diagnoses_icd, ``flag`` the table ``flagged(stay_id)``.
 
     Raises ConfigError for an unusable argument, EmptyCohortError at the step where nobody is left.
     """
-    _check_arguments(cohort, prediction_hours, stays)
+    _check_arguments(connection, cohort, stays)
     if cohort == "sepsis3" and not _has_table(connection, "sepsis3"):
         derive_sepsis3(connection)
-    connection.execute(_query("cohort_candidate.sql"), {"hours": prediction_hours})
+    run_query(connection, "cohort_candidate.sql", hours=study.prediction_hours, label=study.label)
     flow = [_count(connection, "ICU stays with valid times", "icustays.intime and outtime", cohort)]
-    for rule in _rules(cohort, prediction_hours, minimum_age, stays):
+    for rule in _rules(cohort, study, minimum_age, stays):
         connection.execute(f"DELETE FROM sepsis_candidate WHERE ({rule.condition}) IS NOT TRUE")
         flow.append(_count(connection, rule.step, rule.look_at, cohort))
     if cohort == "sepsis3":
-        connection.execute(_query("cohort_onset.sql"))
-    connection.execute(_query("cohort.sql"))
+        run_query(connection, "cohort_onset.sql")
+    run_query(connection, "cohort.sql", retrospective=study.profile == "paper")
     return flow
 
 
-def _rules(cohort: str, prediction_hours: float, minimum_age: int, stays: str) -> Iterable[_Rule]:
+def _rules(cohort: Cohort, study: Study, minimum_age: int, stays: Stays) -> Iterable[_Rule]:
     """Yield the inclusion rules in order; a patient's first stay is chosen before its length counts."""
     yield _Rule(
         step=f"adults (age {minimum_age} or older)",
@@ -125,21 +162,17 @@ def _rules(cohort: str, prediction_hours: float, minimum_age: int, stays: str) -
     yield _Rule(
         step="with a known outcome",
         condition="label IS NOT NULL",
-        look_at="admissions.hospital_expire_flag",
+        look_at="admissions.hospital_expire_flag and deathtime",
     )
     if stays == "first":
         yield _Rule(step="first ICU stay of each patient", condition=_FIRST_STAY, look_at="icustays")
     yield _Rule(
-        step=f"in the ICU and alive {prediction_hours:g} h after admission to it",
+        step=f"in the ICU and alive {study.prediction_hours:g} h after admission to it",
         condition="outtime >= prediction_time AND (deathtime IS NULL OR deathtime > prediction_time)",
         look_at="icustays.outtime, admissions.deathtime and the prediction time",
     )
-    if cohort == "sepsis3":
-        yield _Rule(
-            step="Sepsis-3",
-            condition="stay_id IN (SELECT stay_id FROM sepsis3 WHERE sepsis3)",
-            look_at="prescriptions, microbiologyevents and the heart rate (220045) in chartevents",
-        )
+    if cohort in _MEMBERS:
+        yield _MEMBERS[cohort]
 
 
 def _count(connection: duckdb.DuckDBPyConnection, step: str, look_at: str, cohort: str) -> FlowStep:
@@ -151,13 +184,14 @@ def _count(connection: duckdb.DuckDBPyConnection, step: str, look_at: str, cohor
     return FlowStep(step=step, patients=patients, stays=stays)
 
 
-def _check_arguments(cohort: str, prediction_hours: float, stays: str) -> None:
-    if cohort not in ("sepsis3", "all_icu"):
-        raise ConfigError(f"cohort '{cohort}' is unknown; use 'sepsis3' or 'all_icu'")
-    if stays not in ("first", "all"):
-        raise ConfigError(f"stays '{stays}' is unknown; use 'first' or 'all'")
-    if not 0 < prediction_hours < float("inf"):
-        raise ConfigError(f"prediction_hours {prediction_hours} is out of range; use a positive number of hours")
+def _check_arguments(connection: duckdb.DuckDBPyConnection, cohort: str, stays: str) -> None:
+    for name, value, known in (("cohort", cohort, get_args(Cohort)), ("stays", stays, get_args(Stays))):
+        if value not in known:
+            raise ConfigError(f"{name} '{value}' is unknown; use one of {', '.join(known)}")
+    if cohort == "flag" and not _has_table(connection, "flagged"):
+        raise ConfigError("cohort 'flag' needs `flag: TABLE.COLUMN` in the site config")
+    if cohort == "icd":
+        _fill_icd(connection)
 
 
 def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
@@ -166,10 +200,16 @@ def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
     return bool(tables > 0)
 
 
-def _load_rules(connection: duckdb.DuckDBPyConnection) -> None:
+def _fill_icd(connection: duckdb.DuckDBPyConnection) -> None:
+    codes = [(9, code) for code in icd_codes.SEPSIS.icd9] + [(10, code) for code in icd_codes.SEPSIS.icd10]
+    fill(connection, "sepsis_code", "icd_version INTEGER, prefix VARCHAR", codes)
+
+
+def _load_rules(connection: duckdb.DuckDBPyConnection, labs_of_admission: bool) -> None:
     """Lay the lists of ``client.sepsis_rules`` out as the small tables that the queries join."""
+    fill(connection, "sepsis_setting", "labs_of_admission BOOLEAN", [(labs_of_admission,)])
     for table, words in _WORD_LISTS.items():
-        _fill(connection, table, "part VARCHAR", [(word,) for word in words])
+        fill(connection, table, "part VARCHAR", [(word,) for word in words])
     items = [
         (concept, itemid)
         for table in (
@@ -181,24 +221,11 @@ def _load_rules(connection: duckdb.DuckDBPyConnection) -> None:
         for concept, itemids in table.items()
         for itemid in itemids
     ]
-    _fill(connection, "sepsis_item", "concept VARCHAR, itemid INTEGER", items)
+    fill(connection, "sepsis_item", "concept VARCHAR, itemid INTEGER", items)
     words_of_status = [
         (priority, status, concept, word)
         for priority, (status, concept, words) in enumerate(sepsis_rules.VENTILATION_WORDS)
         for word in words
     ]
     columns = "priority INTEGER, status VARCHAR, concept VARCHAR, word VARCHAR"
-    _fill(connection, "sepsis_ventilation_word", columns, words_of_status)
-
-
-def _fill(
-    connection: duckdb.DuckDBPyConnection, table: str, columns: str, rows: Sequence[tuple[str | int, ...]]
-) -> None:
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({columns})")
-    marks = ", ".join("?" for _ in rows[0])
-    values = ", ".join(f"({marks})" for _ in rows)
-    connection.execute(f"INSERT INTO {table} VALUES {values}", [cell for row in rows for cell in row])
-
-
-def _query(name: str) -> str:
-    return files("client").joinpath("sql", name).read_text(encoding="utf-8")
+    fill(connection, "sepsis_ventilation_word", columns, words_of_status)

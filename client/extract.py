@@ -1,35 +1,30 @@
-"""A MIMIC-IV folder (csv.gz, csv or Parquet) becomes typed DuckDB tables with MIMIC's names.
+"""A MIMIC-IV folder (csv.gz, csv or Parquet) becomes typed tables with MIMIC's names: Parquet files and views of them.
 
-Why copy at all: chartevents is scanned once, and only the rows that a rule or a feature reads are kept, on disk, so
-memory does not grow with the extract. Column types are given, never sniffed: DuckDB's sniffer looks at a sample and
-fails late.
+Why copy at all: chartevents is read once, as a stream, and only the rows that a rule or a feature reads are kept, so
+memory does not grow with the extract, and a table that has not changed need not be read again. Column types are given,
+never sniffed: DuckDB's sniffer looks at a sample and fails late. A row that does not fit them is kept apart with the
+rule it breaks; a file in which most rows do not fit is an error.
 """
 
-import csv
-import gzip
+import os
 import re
-import zlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from client import cohort
+from client.source import csv_columns, quoted
 from shared_model import concepts
-from shared_model.errors import (
-    ConfigError,
-    DataError,
-    MissingColumnError,
-    MissingTableError,
-    NotAMimicFolderError,
-    UnreadableTableError,
-)
+from shared_model.errors import ConfigError, DataError, UnreadableTableError
+from shared_model.features import digest_of
 from shared_model.schema import TABLES, Table
 
-SUFFIXES = (".csv.gz", ".parquet", ".csv")
-_GZIP_FAULTS = (OSError, EOFError, zlib.error)
+Inputs = dict[str, dict[str, Any]]
 # Which rows of the big tables anything reads; the rest of a table is read whole.
 _KEEP = {
     "chartevents": concepts.CHART_ITEMIDS | cohort.CHART_ITEMIDS,
@@ -62,108 +57,136 @@ def _limit_memory(connection: duckdb.DuckDBPyConnection, limit: str) -> None:
         raise ConfigError(f"memory limit {limit!r}: write a number and a unit, such as 4GB") from error
 
 
-def extract_mimic(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
-    """Create every table of the schema from ``folder`` and return the rows kept of each.
+def describe_inputs(files: dict[str, Path], flag: str) -> Inputs:
+    """What decides an extracted table, by name: its file's name, size and time of change, and what is read of it."""
+    return {table.name: _describe(table, files.get(table.name)) for table in tables_read(flag)}
 
-    An optional table that is absent becomes an empty one. Raises NotAMimicFolderError, MissingTableError,
-    MissingColumnError or UnreadableTableError; no message holds a value of a row.
+
+def _describe(table: Table, file: Path | None) -> dict[str, Any]:
+    reads = digest_of([table.columns, sorted(_KEEP.get(table.name, ()))])
+    if file is None:
+        return {"file": None, "reads": reads}
+    held = file.stat()
+    return {"file": str(file.resolve()), "size": held.st_size, "mtime_ns": held.st_mtime_ns, "reads": reads}
+
+
+def tables_read(flag: str) -> tuple[Table, ...]:
+    """The schema's tables; ``flag`` (TABLE.COLUMN or empty) adds the column that the site marks its cohort with."""
+    name, _, column = flag.partition(".")
+    if flag and (name not in FLAG_KEYS or not column):
+        raise ConfigError(f"flag {flag!r}: write TABLE.COLUMN with a table of {', '.join(FLAG_KEYS)}")
+    return tuple(replace(t, columns=t.columns | {column: "VARCHAR"}) if t.name == name else t for t in TABLES)
+
+
+FLAG_KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}
+
+
+def extract_tables(
+    connection: duckdb.DuckDBPyConnection,
+    files: dict[str, Path],
+    store: Path,
+    *,
+    flag: str = "",
+    held: Path,
+    unchanged: frozenset[str] = frozenset(),
+) -> dict[str, int]:
+    """Write every table as ``store/tables/NAME.parquet``, lay a view of its name over it, and return the rows kept.
+
+    Rows that do not fit the schema's types go to ``store/rejects/unreadable-NAME.parquet`` (line, rule, row). The
+    tables ``unchanged`` are taken from the prepared store ``held``. An optional table that is absent becomes an empty
+    one. Raises UnreadableTableError; no message holds a value of a row.
     """
-    files = find_tables(folder)
-    for table in TABLES:
-        _load(connection, table, files.get(table.name))
+    for folder in ("tables", "rejects"):
+        (store / folder).mkdir()
+    for table in tables_read(flag):
+        target = store / "tables" / f"{table.name}.parquet"
+        if table.name in unchanged:
+            for path in (f"tables/{table.name}.parquet", f"rejects/unreadable-{table.name}.parquet"):
+                if (held / path).exists():
+                    _share(held / path, store / path)
+        elif table.name in files:
+            _extract(
+                connection, table, files[table.name], target, store / "rejects" / f"unreadable-{table.name}.parquet"
+            )
+        else:
+            typed = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in table.columns.items())
+            connection.execute(f"COPY (SELECT {typed} LIMIT 0) TO {quoted(target)} (FORMAT parquet)")
+        connection.execute(f"CREATE VIEW {table.name} AS SELECT * FROM read_parquet({quoted(target)})")
     return {table.name: _count(connection, table.name) for table in TABLES}
 
 
-def find_tables(folder: Path) -> dict[str, Path]:
-    """Table name to file, after checking layout, required tables and every file's columns."""
-    if not (folder / "hosp").is_dir() or not (folder / "icu").is_dir():
-        raise NotAMimicFolderError(f"{folder}: no MIMIC-IV folder; it needs hosp/ and icu/ with the tables in them")
-    files: dict[str, Path] = {}
-    for table in TABLES:
-        found = [f for s in SUFFIXES if (f := folder / table.folder / f"{table.name}{s}").is_file()]
-        if found:
-            files[table.name] = found[0]
-            _check_columns(table, found[0], _columns(found[0]))
-        elif table.required:
-            expected = f"{table.folder}/{table.name}{SUFFIXES[0]}"
-            raise MissingTableError(f"{folder}: required table {expected} is absent (also looked for .parquet, .csv)")
-    return files
-
-
-def verify_checksum(file: Path) -> None:
-    """Read a gzip file to its end and compare its checksum, which DuckDB does not. Raises UnreadableTableError."""
-    if file.suffix != ".gz":
-        return
+def _share(file: Path, target: Path) -> None:
+    """The same file under another name; a copy where that is not possible (another disk)."""
     try:
-        with gzip.open(file) as content:
-            while content.read(1 << 20):
-                pass
-    except _GZIP_FAULTS as error:
-        raise UnreadableTableError(f"{file}: its gzip data is truncated or damaged; copy the file again") from error
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
-def quoted(path: Path) -> str:
-    """A path as an SQL string."""
-    return "'" + str(path).replace("'", "''") + "'"
-
-
-def _load(connection: duckdb.DuckDBPyConnection, table: Table, file: Path | None) -> None:
+def _extract(connection: duckdb.DuckDBPyConnection, table: Table, file: Path, target: Path, rejects: Path) -> None:
     columns = ", ".join(f'"{name}"' for name in table.columns)
-    if file is None:
-        typed = ", ".join(f'"{name}" {kind}' for name, kind in table.columns.items())
-        connection.execute(f"CREATE TABLE {table.name} ({typed})")
-        return
-    where = f"WHERE itemid IN {tuple(sorted(_KEEP[table.name]))}" if table.name in _KEEP else ""
+    keep = f"WHERE itemid IN {tuple(sorted(_KEEP[table.name]))}" if table.name in _KEEP else ""
     try:
-        connection.execute(f"CREATE TABLE {table.name} AS SELECT {columns} FROM {_reader(table, file)} {where}")
+        if file.suffix == ".parquet":
+            source, unreadable = _parquet_source(connection, table, file)
+        else:
+            source, unreadable = _csv_source(table, file), _CSV_UNREADABLE
+        connection.execute(f"COPY (SELECT {columns} FROM {source} {keep}) TO {quoted(target)} (FORMAT parquet)")
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE unreadable AS {unreadable}")
     except duckdb.Error as error:
         raise _readable(file, error) from None
+    finally:
+        connection.execute("DROP TABLE IF EXISTS csv_error; DROP TABLE IF EXISTS csv_scan")
+    _keep_unreadable(connection, file, target, rejects)
 
 
-def _reader(table: Table, file: Path) -> str:
-    """The DuckDB expression that reads a file with the schema's types."""
-    if file.suffix == ".parquet":
-        casts = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in table.columns.items())
-        return f"(SELECT {casts} FROM read_parquet({quoted(file)}))"
-    kinds = ", ".join(f"{quoted(Path(name))}: '{table.columns.get(name, 'VARCHAR')}'" for name in _csv_columns(file))
+def _keep_unreadable(connection: duckdb.DuckDBPyConnection, file: Path, target: Path, rejects: Path) -> None:
+    bad = _count(connection, "unreadable")
+    if not bad:
+        return
+    good = _count(connection, f"read_parquet({quoted(target)})")
+    if bad > good:
+        [(rule,)] = connection.execute("SELECT mode(rule) FROM unreadable").fetchall()
+        raise UnreadableTableError(f"{file}: {bad:,} rows cannot be read and {good:,} can; most often: {rule}")
+    connection.execute(f"COPY (FROM unreadable ORDER BY ALL) TO {quoted(rejects)} (FORMAT parquet)")
+
+
+# One row a line, under its first fault. DuckDB's message names the wanted type, and the value, which stays out.
+_CSV_UNREADABLE = r"""SELECT line, any_value(csv_line) AS row_text, arg_min(
+        CASE WHEN error_type = 'CAST'
+             THEN column_name || ': not ' || coalesce(
+                 nullif(regexp_extract(error_message, 'to ''([A-Z]+)''', 1), ''), 'of the schema''s type')
+             ELSE lower(CAST(error_type AS VARCHAR)) END, column_idx) AS rule
+    FROM csv_error GROUP BY line"""
+
+
+def _csv_source(table: Table, file: Path) -> str:
+    kinds = ", ".join(f"{quoted(name)}: '{table.columns.get(name, 'VARCHAR')}'" for name in csv_columns(file))
     return (
         f"read_csv({quoted(file)}, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"',"
-        f" nullstr = '', max_line_size = 20000000, columns = {{{kinds}}})"
+        f" nullstr = '', max_line_size = 20000000, columns = {{{kinds}}},"
+        " store_rejects = true, rejects_table = 'csv_error', rejects_scan = 'csv_scan', rejects_limit = 0)"
     )
 
 
-def _columns(file: Path) -> list[str]:
-    return _parquet_columns(file) if file.suffix == ".parquet" else _csv_columns(file)
-
-
-def _csv_columns(file: Path) -> list[str]:
-    opener = gzip.open if file.suffix == ".gz" else open
-    try:
-        with opener(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as text:
-            return [name.strip() for name in next(csv.reader(text), [])]
-    except (*_GZIP_FAULTS, csv.Error) as error:
-        raise UnreadableTableError(
-            f"{file}: its header cannot be read ({type(error).__name__}); copy it again"
-        ) from error
-
-
-def _parquet_columns(file: Path) -> list[str]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return list(parquet.read_schema(file).names)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UnreadableTableError(f"{file}: not a complete Parquet file; copy it again") from error
-
-
-def _check_columns(table: Table, file: Path, present: list[str]) -> None:
-    for name in table.columns:
-        if name not in present:
-            lower = {held.lower(): held for held in present}
-            close = get_close_matches(name, lower, n=1)
-            hint = f"; is it {lower[close[0]]!r}?" if close else "."
-            raise MissingColumnError(f"{file}: no column {name!r}{hint} It has: {', '.join(present)}")
+def _parquet_source(connection: duckdb.DuckDBPyConnection, table: Table, file: Path) -> tuple[str, str]:
+    """A query of the rows whose values fit the schema's types, and one of the others."""
+    reader = f"read_parquet({quoted(file)}, file_row_number = true)"
+    held = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()}
+    doubtful = [name for name, kind in table.columns.items() if held[name] != kind]
+    misfit = [
+        f'WHEN "{name}" IS NOT NULL AND TRY_CAST("{name}" AS {table.columns[name]}) IS NULL'
+        f" THEN {quoted(name + ': not ' + table.columns[name])}"
+        for name in doubtful
+    ]
+    rule = f"CASE {' '.join(misfit)} END" if misfit else "CAST(NULL AS VARCHAR)"
+    casts = ", ".join(f'TRY_CAST("{name}" AS {kind}) AS "{name}"' for name, kind in table.columns.items())
+    own = ", ".join(f'"{name}"' for name in table.columns)
+    return (
+        f"(SELECT {casts} FROM {reader} WHERE {rule} IS NULL)",
+        f"SELECT file_row_number + 1 AS line, to_json(struct_pack({own})) AS row_text, {rule} AS rule"
+        f" FROM {reader} WHERE {rule} IS NOT NULL",
+    )
 
 
 def _readable(file: Path, error: duckdb.Error) -> DataError:
@@ -171,11 +194,6 @@ def _readable(file: Path, error: duckdb.Error) -> DataError:
     text = str(error)
     line = re.search(r"Line: (\d+)", text)
     place = f" line {line[1]}" if line else ""
-    column = re.search(r'converting column "([^"]+)"', text) or re.search(r"from source column (\w+)", text)
-    if column:
-        kind = re.search(r"to '([A-Z]+)'", text)
-        wanted = kind[1] if kind else "of the schema's type"
-        return UnreadableTableError(f"{file}:{place} column {column[1]!r} holds a value that is not {wanted}")
     if "GZIP stream" in text:
         return UnreadableTableError(f"{file}: its gzip data is truncated or damaged; copy the file again")
     return UnreadableTableError(f"{file}:{place} cannot be read as a table of the schema ({type(error).__name__})")

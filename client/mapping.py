@@ -1,109 +1,119 @@
-"""MIMIC-style tables become one long table of events in the concepts' units; what does not fit is kept with its reason.
+"""What is known of each stay becomes one long table of events in the concepts' units; what does not fit is kept apart.
 
-``events(stay_id, concept, charttime, storetime, value)`` holds what was known about a cohort stay at its prediction
-time: charttime within the lookback before admission up to the prediction time, and storetime not after it. A missing
-storetime counts as known at the charttime. ``rejects`` has the same rows that break a rule, and ``reason``.
+``events(stay_id, concept, charttime, storetime, value)`` reads the schema ``known`` (client/sql/known.sql), so it can
+hold nothing later than the stay's cutoff; it begins ``LOOKBACK_HOURS`` before the ICU admission. ``rejects`` has the
+same rows that break a rule, with the table they came from and the ``rule``.
 """
 
 import duckdb
 
+from client.queries import fill, run_query
 from shared_model import concepts
 from shared_model.features import LOOKBACK_HOURS
 
 
-def map_events(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
-    """Create ``events`` and ``rejects`` for the stays in ``cohort``; returns counts by concept and by reject reason."""
+def map_events(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Create ``events`` and ``rejects`` from the schema ``known``, and ``event_check(source, rule, action, count)``.
+
+    Returns the number of events by concept.
+    """
     _create_items(connection)
-    connection.execute(
-        f"CREATE TABLE candidates AS SELECT DISTINCT * FROM"
-        f" ({_CHART} UNION ALL {_LAB} UNION ALL {_VASOPRESSOR} UNION ALL {_URINE})"
-    )
-    connection.execute(
-        """CREATE TABLE judged AS
-        SELECT c.*, CASE WHEN value IS NULL THEN coalesce(problem, 'not a number')
-                         WHEN NOT isfinite(value) OR value < low OR value > high THEN 'outside plausible range'
-                    END AS reason
-        FROM candidates AS c JOIN ranges USING (concept)"""
-    )
+    sources = " UNION ALL ".join((_CHART, _LAB, _VASOPRESSOR, _URINE, _DERIVED))
+    connection.execute(f"CREATE TABLE candidates AS SELECT *, count(*) AS copies FROM ({sources}) GROUP BY ALL")
+    run_query(connection, "judged.sql")
     kept = "stay_id, concept, charttime, storetime, value"
-    connection.execute(f"CREATE TABLE events AS SELECT {kept} FROM judged WHERE reason IS NULL ORDER BY ALL")
+    connection.execute(f"CREATE TABLE events AS SELECT {kept} FROM judged WHERE fits ORDER BY ALL")
     connection.execute(
-        f"CREATE TABLE rejects AS SELECT {kept}, reason FROM judged WHERE reason IS NOT NULL ORDER BY ALL"
+        "CREATE TABLE rejects AS SELECT stay_id, concept, charttime, storetime, raw AS value, source, rule FROM judged"
+        " WHERE NOT fits ORDER BY ALL"
     )
-    return {
-        "events": _counts(connection, "SELECT concept, count(*) FROM events GROUP BY 1 ORDER BY 1"),
-        "rejects": _counts(connection, "SELECT concept || ': ' || reason, count(*) FROM rejects GROUP BY 1 ORDER BY 1"),
-    }
+    connection.execute(
+        """CREATE TABLE event_check AS
+        SELECT source, concept || ': ' || rule AS rule, if(fits, 'converted', 'dropped') AS action, count(*) AS count
+        FROM judged WHERE rule IS NOT NULL GROUP BY ALL
+        UNION ALL
+        SELECT source, 'duplicate row', 'dropped', sum(copies - 1) FROM judged WHERE copies > 1 GROUP BY ALL"""
+    )
+    found = connection.execute("SELECT concept, count(*) FROM events GROUP BY 1 ORDER BY 1").fetchall()
+    return {str(name): int(count) for name, count in found}
 
 
 def _create_items(connection: duckdb.DuckDBPyConnection) -> None:
-    """The concept dictionary as two small tables: codes with conversions, and ranges."""
-    connection.execute(
-        "CREATE TABLE items (source VARCHAR, itemid INTEGER, concept VARCHAR, factor DOUBLE, offset_ DOUBLE)"
-    )
-    rows = [
+    """The concept dictionary as small tables: codes with conversions, ranges with other readings, support levels."""
+    items = [
         (source, itemid, concept.name, *concept.conversions.get(itemid, (1.0, 0.0)))
         for concept in concepts.CONCEPTS
         for source, itemids in (("chart", concept.chart), ("lab", concept.lab))
         for itemid in itemids
     ]
-    connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
-    connection.execute("CREATE TABLE ranges (concept VARCHAR, low DOUBLE, high DOUBLE)")
-    ranges = [(c.name, c.low, c.high) for c in concepts.BY_NAME.values()]
-    connection.executemany("INSERT INTO ranges VALUES (?, ?, ?)", ranges)
+    every = concepts.BY_NAME.values()
+    ranges = [(c.name, c.low, c.high) for c in every]
+    alternates = [
+        (c.name, a.rule, a.low, a.high, a.factor, a.offset, c.low, c.high) for c in every for a in c.alternates
+    ]
+    fill(connection, "items", "source VARCHAR, itemid INTEGER, concept VARCHAR, factor DOUBLE, shift DOUBLE", items)
+    fill(connection, "ranges", "concept VARCHAR, low DOUBLE, high DOUBLE", ranges)
+    columns = "concept VARCHAR, rule VARCHAR, above DOUBLE, until DOUBLE, factor DOUBLE, shift DOUBLE"
+    fill(connection, "alternates", f"{columns}, low DOUBLE, high DOUBLE", alternates)
+    levels = list(concepts.VENTILATION_LEVELS.items())
+    fill(connection, "ventilation_level", "status VARCHAR, level INTEGER", levels)
 
 
-def _counts(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, int]:
-    return {str(name): int(count) for name, count in connection.execute(query).fetchall()}
+_SINCE = f"c.intime - INTERVAL {LOOKBACK_HOURS} HOUR"
 
-
-def _known(row: str, at: str, stored: str) -> str:
-    """SQL for: charted in the observed past and stored by the prediction time."""
-    return (
-        f"{row}.{at} >= c.intime - INTERVAL {LOOKBACK_HOURS} HOUR AND {row}.{at} <= c.prediction_time"
-        f" AND coalesce({row}.{stored}, {row}.{at}) <= c.prediction_time"
-    )
-
-
-# Charted FiO2 is written as percent or as fraction (CLINICAL_FACTS; sepsis_rules.yaml, fio2).
 _CHART = f"""
-SELECT c.stay_id, e.itemid, i.concept, e.charttime, e.storetime,
-       CASE WHEN i.concept = 'fio2' AND e.valuenum > 0.2 AND e.valuenum <= 1 THEN e.valuenum * 100
-            ELSE e.valuenum * i.factor + i.offset_ END AS value,
-       CAST(NULL AS VARCHAR) AS problem
-FROM chartevents AS e
+SELECT 'chartevents' AS source, e.stay_id, e.itemid, i.concept, e.charttime, e.storetime, e.valuenum AS raw,
+       e.valuenum * i.factor + i.shift AS converted, 'not a number' AS problem
+FROM known.chartevents AS e
 JOIN items AS i ON i.source = 'chart' AND i.itemid = e.itemid
 JOIN cohort AS c ON c.stay_id = e.stay_id
-WHERE {_known("e", "charttime", "storetime")}"""
+WHERE e.charttime >= {_SINCE}"""
 
-# Emergency-department rows carry no hadm_id, so laboratory rows belong to a stay by patient and time.
 _LAB = f"""
-SELECT c.stay_id, e.itemid, i.concept, e.charttime, e.storetime, e.valuenum * i.factor + i.offset_ AS value,
-       CASE WHEN e.value IS NULL THEN 'empty' ELSE 'not a number' END AS problem
-FROM labevents AS e
+SELECT 'labevents', e.stay_id, e.itemid, i.concept, e.charttime, e.storetime, e.valuenum,
+       e.valuenum * i.factor + i.shift, CASE WHEN e.value IS NULL THEN 'empty' ELSE 'not a number' END
+FROM known.labevents AS e
 JOIN items AS i ON i.source = 'lab' AND i.itemid = e.itemid
-JOIN cohort AS c ON c.subject_id = e.subject_id
-WHERE {_known("e", "charttime", "storetime")}"""
+JOIN cohort AS c ON c.stay_id = e.stay_id
+WHERE e.charttime >= {_SINCE}"""
 
 _EQUIVALENT = " ".join(f"WHEN {i} THEN {f!r}" for i, f in concepts.NOREPINEPHRINE_EQUIVALENT.items())
 # A weight of 1 kg marks rows whose mg/kg/min is really mcg/kg/min.
 _VASOPRESSOR = f"""
-SELECT c.stay_id, e.itemid, '{concepts.VASOPRESSOR.name}' AS concept, e.starttime AS charttime, e.storetime,
+SELECT 'inputevents', e.stay_id, e.itemid, '{concepts.VASOPRESSOR.name}', e.starttime, e.storetime, e.rate,
        CASE e.itemid {_EQUIVALENT} END * e.rate * CASE
            WHEN e.rateuom = 'mcg/kg/min' THEN 1
            WHEN e.rateuom = 'mg/kg/min' THEN CASE WHEN e.patientweight = 1 THEN 1 ELSE 1000 END
            WHEN e.rateuom = 'units/hour' AND e.itemid = 222315 THEN 1
            WHEN e.rateuom = 'units/min' AND e.itemid = 222315 THEN 60
-       END AS value,
-       CASE WHEN e.rate IS NULL THEN 'no rate' ELSE 'unit has no conversion' END AS problem
-FROM inputevents AS e
+       END,
+       CASE WHEN e.rate IS NULL THEN 'no rate' ELSE 'unit has no conversion' END
+FROM known.inputevents AS e
 JOIN cohort AS c ON c.stay_id = e.stay_id
-WHERE e.itemid IN {tuple(concepts.NOREPINEPHRINE_EQUIVALENT)} AND {_known("e", "starttime", "storetime")}"""
+WHERE e.itemid IN {tuple(concepts.NOREPINEPHRINE_EQUIVALENT)} AND e.starttime >= {_SINCE}"""
 
 _URINE = f"""
-SELECT c.stay_id, e.itemid, '{concepts.URINE.name}' AS concept, e.charttime, e.storetime,
-       CASE WHEN e.itemid = {concepts.URINE_IRRIGANT_IN} AND e.value > 0 THEN -e.value ELSE e.value END AS value,
-       CAST(NULL AS VARCHAR) AS problem
-FROM outputevents AS e
+SELECT 'outputevents', e.stay_id, e.itemid, '{concepts.URINE.name}', e.charttime, e.storetime, e.value,
+       CASE WHEN e.itemid = {concepts.URINE_IRRIGANT_IN} AND e.value > 0 THEN -e.value ELSE e.value END, 'not a number'
+FROM known.outputevents AS e
 JOIN cohort AS c ON c.stay_id = e.stay_id
-WHERE e.itemid IN {concepts.URINE_ITEMIDS} AND {_known("e", "charttime", "storetime")}"""
+WHERE e.itemid IN {concepts.URINE_ITEMIDS} AND e.charttime >= {_SINCE}"""
+
+# Derived from known rows only, so known as soon as charted. A spell of support is an event at its start and every hour.
+_DERIVED = f"""
+SELECT 'chartevents', g.stay_id, NULL, '{concepts.GCS.name}', g.charttime, NULL, g.gcs, g.gcs, 'not a number'
+FROM known.gcs AS g
+JOIN cohort AS c ON c.stay_id = g.stay_id
+WHERE g.charttime >= {_SINCE}
+UNION ALL
+SELECT 'labevents', o.stay_id, NULL, '{concepts.PAO2FIO2.name}', o.charttime, NULL, o.pao2fio2, o.pao2fio2, ''
+FROM known.oxygenation AS o
+JOIN cohort AS c ON c.stay_id = o.stay_id
+WHERE o.charttime >= {_SINCE}
+UNION ALL
+SELECT 'chartevents', v.stay_id, NULL, '{concepts.VENTILATION.name}', v.hour, NULL, l.level, l.level, ''
+FROM (SELECT stay_id, status, unnest(generate_series(starttime, endtime, INTERVAL 1 HOUR)) AS hour
+      FROM known.ventilation) AS v
+JOIN ventilation_level AS l ON l.status = v.status
+JOIN cohort AS c ON c.stay_id = v.stay_id
+WHERE v.hour >= {_SINCE}"""

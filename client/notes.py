@@ -5,17 +5,19 @@ charted and stored by the prediction time. Long notes are cut into overlapping c
 embedded once per distinct text, batched by length.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from shared_model.batch import file_digest
 from shared_model.errors import ConfigError, StoreError
 from shared_model.features import digest_of
+from shared_model.manifest import file_digest, read_manifest
 
 CHUNK_TOKENS, OVERLAP_TOKENS, BATCH = 128, 16, 32
 NO_ENCODER_DIMENSION = 384
@@ -24,23 +26,28 @@ _TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.js
 _NOTES = """
 SELECT n, text FROM (
     SELECT c.n, r.charttime, r.note_id, r.text FROM radiology AS r JOIN numbered AS c USING (subject_id)
-    WHERE r.charttime > c.intime - INTERVAL 1 DAY AND r.charttime <= c.prediction_time
-      AND coalesce(r.storetime, r.charttime) <= c.prediction_time
+    WHERE r.charttime > c.intime - INTERVAL 1 DAY AND r.charttime <= c.cutoff
+      AND ($retrospective OR coalesce(r.storetime, r.charttime) <= c.cutoff)
     UNION ALL
     SELECT c.n, d.charttime, d.note_id, d.text FROM discharge AS d JOIN numbered AS c USING (subject_id)
     JOIN admissions AS now ON now.hadm_id = c.hadm_id JOIN admissions AS earlier ON earlier.hadm_id = d.hadm_id
-    WHERE earlier.dischtime < now.admittime AND coalesce(d.storetime, d.charttime) <= c.prediction_time
+    WHERE CASE WHEN $retrospective THEN earlier.admittime <= now.admittime
+          ELSE earlier.dischtime < now.admittime AND coalesce(d.storetime, d.charttime) <= c.cutoff END
 ) WHERE regexp_matches(replace(text, '___', ''), '\\S') ORDER BY n, charttime, note_id
 """
 
 
 @dataclass(frozen=True)
 class Notes:
-    """Embeddings [M, E] of all chunks, and where each stay's begin and how many it has ([N] each), in time order."""
+    """Embeddings [M, E] of all chunks, where each stay's begin and how many it has ([N] each), in time order.
+
+    ``texts`` has a row a note in the order of the chunks: SHA-256 of the text, and how many chunks it has.
+    """
 
     embedding_ME: NDArray[np.float16]
     chunk_start_N: NDArray[np.int64]
     chunk_count_N: NDArray[np.int64]
+    texts: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -72,19 +79,40 @@ def resolve_encoder(name: str) -> Encoder:
     return Encoder(name, folder, digest_of([files, CHUNK_TOKENS, OVERLAP_TOKENS]))
 
 
-def embed_notes(connection: duckdb.DuckDBPyConnection, stays: int, encoder: Encoder) -> Notes:
-    """Embed the notes of the stays in ``numbered``; the encoder is loaded only when there is a note."""
-    rows = connection.execute(_NOTES).fetchall() if encoder.folder else []
+def embed_notes(
+    connection: duckdb.DuckDBPyConnection,
+    stays: int,
+    encoder: Encoder,
+    *,
+    held: Path | None = None,
+    retrospective: bool = False,
+) -> Notes:
+    """Embed the notes of the stays in ``numbered``; texts that the prepared store ``held`` has embedded by the same
+    encoder are taken from it, and the encoder is loaded only when there is a new one."""
+    rows = connection.execute(_NOTES, {"retrospective": retrospective}).fetchall() if encoder.folder else []
+    keys = [hashlib.sha256(text.encode()).hexdigest() for _, text in rows]
+    vectors = _held_vectors(held, encoder) if rows else {}
+    new = {key: text for key, (_, text) in zip(keys, rows, strict=True) if key not in vectors}
+    if new and encoder.folder is not None:
+        vectors |= zip(new, _Embedder(encoder.folder).embed(list(new.values())), strict=True)
+    chunks = [len(vectors[key]) for key in keys]
     count_N = np.zeros(stays, dtype=np.int64)
-    if not rows or encoder.folder is None:
-        return Notes(np.zeros((0, NO_ENCODER_DIMENSION), np.float16), count_N.copy(), count_N)
-    distinct: dict[str, int] = {}
-    place = [(int(n), distinct.setdefault(text, len(distinct))) for n, text in rows]
-    vectors = _Embedder(encoder.folder).embed(list(distinct))
-    for n, which in place:
-        count_N[n] += len(vectors[which])
-    embedding_ME = np.concatenate([vectors[which] for _, which in place])
-    return Notes(embedding_ME, np.cumsum(count_N) - count_N, count_N)
+    np.add.at(count_N, [int(n) for n, _ in rows], chunks)
+    empty_ME = np.zeros((0, NO_ENCODER_DIMENSION), np.float16)
+    embedding_ME = np.concatenate([vectors[key] for key in keys]) if keys else empty_ME
+    texts = pd.DataFrame({"sha256": pd.Series(keys, dtype=str), "chunks": pd.Series(chunks, dtype=np.int64)})
+    return Notes(embedding_ME, np.cumsum(count_N) - count_N, count_N, texts)
+
+
+def _held_vectors(store: Path | None, encoder: Encoder) -> dict[str, NDArray[np.float16]]:
+    """Embeddings by text that an earlier store has of the same encoder."""
+    from shared_model.batch import open_store
+
+    if store is None or read_manifest(store)["encoder"]["digest"] != encoder.digest:
+        return {}
+    texts, data = pd.read_parquet(store / "notes.parquet"), open_store(store)
+    ends = np.cumsum(texts["chunks"].to_numpy())[:-1]
+    return dict(zip(texts["sha256"], np.split(data.embedding_ME.numpy(), ends), strict=False))
 
 
 class _Embedder:

@@ -1,33 +1,72 @@
-"""Extract to prepared store, read top to bottom: extract -> cohort -> events -> features -> notes -> store.
+"""Extract to prepared store, read top to bottom: extract -> row checks -> cohort -> what was known -> events ->
+features -> notes -> store.
 
-A store is written under another name and renamed: it is whole or absent, also after Ctrl-C.
+A store is written under another name and renamed: it is whole or absent, also after Ctrl-C. What an earlier store holds
+is taken over where nothing that it depends on has changed: all of it, an extracted table, the features, the embeddings
+of note texts that are still the same.
 """
 
-import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import duckdb
-import pandas as pd
-import torch
-from safetensors.torch import save_file
 
 from client.cohort import RULES_VERSION, derive_sepsis3, select_cohort
-from client.extract import extract_mimic, quoted, working_database
+from client.extract import Inputs, describe_inputs, extract_tables, tables_read, working_database
+from client.known import cut_to_known
 from client.mapping import map_events
-from client.notes import Notes, embed_notes, resolve_encoder
-from client.windows import Floats, build_features
-from shared_model.batch import MANIFEST, TENSORS, PatientData, file_digest
-from shared_model.contract import STORE_VERSION, contract_digest
+from client.notes import Encoder, resolve_encoder
+from client.row_checks import check_rows
+from client.source import find_tables, quoted
+from shared_model.contract import contract_digest
 from shared_model.errors import StoreError
-from shared_model.features import PROFILE, Cohort
+from shared_model.features import digest_of
+from shared_model.manifest import MANIFEST, TENSORS, file_digest, read_manifest
+from shared_model.study import EARLY, Cohort, Stays, Study
+
+if TYPE_CHECKING:
+    from client.store import Made
 
 Manifest = dict[str, Any]
+_NOTES = frozenset({"radiology", "discharge"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a store's content, apart from the rows themselves."""
+
+    inputs: Inputs
+    cohort: Cohort
+    study: Study
+    stays: Stays
+    flag: str
+    encoder: Encoder
+
+    @property
+    def selection(self) -> str:
+        """Digest of what decides cohort and features: the settings, and this version's rules and queries."""
+        settings = [self.cohort, self.stays, self.flag, RULES_VERSION, contract_digest(self.study), _code_digest()]
+        return digest_of(settings)
+
+    def same_features(self, held: Manifest | None) -> bool:
+        """Whether cohort and features of ``held`` still hold."""
+        clinical = self.inputs.keys() - _NOTES
+        return held is not None and held["selection"] == self.selection and clinical <= _unchanged(held, self.inputs)
+
+    def same(self, held: Manifest | None) -> bool:
+        """Whether all of ``held`` still holds."""
+        return (
+            held is not None
+            and self.same_features(held)
+            and self.inputs.keys() <= _unchanged(held, self.inputs)
+            and held["encoder"]["digest"] == self.encoder.digest
+        )
 
 
 def prepare_mimic(
@@ -35,47 +74,153 @@ def prepare_mimic(
     store: Path,
     *,
     cohort: Cohort,
-    prediction_hours: float = 24.0,
+    study: Study = EARLY,
+    stays: Stays = "first",
+    flag: str = "",
     encoder: str = "minilm",
     described_as: str = "",
     memory_limit: str = "4GB",
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Manifest:
-    """Prepare a MIMIC-IV folder; returns the manifest. ``described_as`` is how reports name the source.
+    """Prepare a MIMIC-IV folder; returns the manifest. ``described_as`` is how reports name the source, ``flag`` the
+    TABLE.COLUMN of the cohort ``flag``.
 
     Raises DataError's kinds for the source and ConfigError for the encoder; then no store is left behind.
     """
     _check_target(store, source)
-    resolved = resolve_encoder(encoder)
+    files = find_tables(source, tables_read(flag))
+    recipe = Recipe(
+        inputs=describe_inputs(files, flag),
+        cohort=cohort,
+        study=study,
+        stays=stays,
+        flag=flag,
+        encoder=resolve_encoder(encoder),
+    )
+    held = _held(store)
+    if held is not None and recipe.same(held):
+        on_stage("nothing has changed since this store was prepared")
+        return held
     with (
         replacing_folder(store) as building,
         working_database(building, memory_limit=memory_limit) as connection,
     ):
         on_stage("reading tables")
-        rows = extract_mimic(connection, source)
-        on_stage("selecting the cohort")
-        derive_sepsis3(connection)
-        flow = select_cohort(connection, cohort, prediction_hours=prediction_hours)
-        on_stage("mapping events")
-        counts = map_events(connection)
-        on_stage("building features")
-        static_NF, series_NTC = build_features(connection, prediction_hours)
-        on_stage("embedding notes")
-        notes = embed_notes(connection, len(static_NF), resolved)
-        connection.execute(f"COPY rejects TO {quoted(building / 'rejects.parquet')} (FORMAT parquet)")
+        unchanged = _unchanged(held, recipe.inputs)
+        rows = extract_tables(connection, files, building, flag=flag, held=store, unchanged=unchanged)
+        check_rows(connection, flag)
         facts = {
             "source": described_as or source.name,
             "cohort": cohort,
-            "prediction_hours": prediction_hours,
-            "profile": PROFILE,
+            "stays_of_a_patient": stays,
+            "prediction_hours": study.prediction_hours,
+            "profile": study.profile,
+            "label": study.label,
             "rules_version": RULES_VERSION,
-            "encoder": {"name": resolved.name, "digest": resolved.digest},
-            "flow": [asdict(step) for step in flow],
+            "selection": recipe.selection,
+            "inputs": recipe.inputs,
             "rows": rows,
-            **counts,
+            "row_checks": _row_checks(connection, building),
         }
-        data, stays = _patient_data(connection, static_NF, series_NTC, notes)
-        return write_store(building, data, stays, facts)
+        if held is not None and recipe.same_features(held):
+            made = _take_over(connection, store, building, held)
+        else:
+            made = _make_features(connection, building, recipe, on_stage)
+        return _finish(connection, store if held else None, building, recipe, made, facts, on_stage)
+
+
+@contextmanager
+def extract_checked(
+    store: Path, folder: Path, source: Path, *, flag: str, memory_limit: str
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The checked tables of ``source`` in a database in ``folder``; tables of ``store`` are used where they hold."""
+    files = find_tables(source, tables_read(flag))
+    unchanged = _unchanged(_held(store), describe_inputs(files, flag))
+    with working_database(folder, memory_limit=memory_limit) as connection:
+        extract_tables(connection, files, folder, flag=flag, held=store, unchanged=unchanged)
+        check_rows(connection, flag)
+        yield connection
+
+
+def _unchanged(held: Manifest | None, inputs: Inputs) -> frozenset[str]:
+    """The tables that ``held`` was made from and that are still the same files."""
+    before = (held or {}).get("inputs", {})
+    return frozenset(name for name, entry in inputs.items() if before.get(name) == entry)
+
+
+def _make_features(
+    connection: duckdb.DuckDBPyConnection, building: Path, recipe: Recipe, on_stage: Callable[[str], None]
+) -> "Made":
+    from client.store import Made
+    from client.windows import build_features
+
+    on_stage("selecting the cohort")
+    if recipe.cohort == "sepsis3":
+        derive_sepsis3(connection)
+    flow = select_cohort(connection, recipe.cohort, recipe.study, stays=recipe.stays)
+    on_stage("cutting at the prediction time")
+    cut_to_known(connection, recipe.study)
+    on_stage("mapping events")
+    events = map_events(connection)
+    connection.execute(f"COPY rejects TO {quoted(building / 'rejects' / 'events.parquet')} (FORMAT parquet)")
+    on_stage("building features")
+    static_NF, series_NTC = build_features(connection, recipe.study)
+    checks = _checks(connection, "SELECT * FROM event_check")
+    return Made(static_NF, series_NTC, {"flow": [vars(s) for s in flow], "events": events, "event_checks": checks})
+
+
+def _take_over(connection: duckdb.DuckDBPyConnection, store: Path, building: Path, held: Manifest) -> "Made":
+    """The features of the held store, and its stays as the table ``numbered``."""
+    from client.store import Made
+    from shared_model.batch import open_store
+
+    stays = quoted(store / "stays.parquet")
+    connection.execute(
+        f"CREATE TABLE numbered AS SELECT file_row_number AS n, * FROM read_parquet({stays}, file_row_number = true)"
+    )
+    os.link(store / "rejects" / "events.parquet", building / "rejects" / "events.parquet")
+    data = open_store(store, verify=True)
+    kept = {key: held[key] for key in ("flow", "events", "event_checks")}
+    return Made(data.static_NF.numpy(), data.series_NTC.numpy(), kept)
+
+
+def _finish(
+    connection: duckdb.DuckDBPyConnection,
+    held: Path | None,
+    building: Path,
+    recipe: Recipe,
+    made: "Made",
+    facts: Manifest,
+    on_stage: Callable[[str], None],
+) -> Manifest:
+    from client.notes import embed_notes
+    from client.store import patient_data, write_store
+
+    on_stage("embedding notes")
+    retrospective = recipe.study.profile == "paper"
+    notes = embed_notes(connection, len(made.static_NF), recipe.encoder, held=held, retrospective=retrospective)
+    notes.texts.to_parquet(building / "notes.parquet", index=False)
+    facts |= {"encoder": {"name": recipe.encoder.name, "digest": recipe.encoder.digest}, **made.facts}
+    data, stays = patient_data(connection, made, notes)
+    return write_store(building, data, stays, recipe.study, facts)
+
+
+def _row_checks(connection: duckdb.DuckDBPyConnection, building: Path) -> list[dict[str, Any]]:
+    """Keep the dropped rows, and count them with the unreadable ones by table and rule."""
+    kept = quoted(building / "rejects" / "rows.parquet")
+    dropped = "FROM rejected_rows WHERE action = 'dropped'"
+    connection.execute(f"COPY (SELECT source, rule, row_text {dropped} ORDER BY ALL) TO {kept} (FORMAT parquet)")
+    counted = "SELECT source, rule, action, count(*) AS count FROM rejected_rows GROUP BY ALL"
+    for file in sorted((building / "rejects").glob("unreadable-*.parquet")):
+        name = file.stem.removeprefix("unreadable-")
+        rows = f"read_parquet({quoted(file)})"
+        counted += f" UNION ALL SELECT '{name}', rule, 'dropped', count(*) FROM {rows} GROUP BY ALL"
+    return _checks(connection, counted)
+
+
+def _checks(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    found = connection.execute(f"SELECT source, rule, action, count FROM ({query}) ORDER BY ALL").fetchall()
+    return [{"table": t, "rule": rule, "action": action, "rows": int(rows)} for t, rule, action, rows in found]
 
 
 def _check_target(store: Path, source: Path) -> None:
@@ -86,25 +231,20 @@ def _check_target(store: Path, source: Path) -> None:
         raise StoreError(f"{store}: exists and is no prepared store; name another folder, or remove it")
 
 
-def write_store(folder: Path, data: PatientData, stays: pd.DataFrame, facts: Manifest) -> Manifest:
-    """Write tensors, ``stays.parquet`` (one row a stay, in tensor order) and the manifest into ``folder``."""
-    names = [n for n in data.__dataclass_fields__ if n != "units"]
-    tensors = {name: getattr(data, name).contiguous() for name in names}
-    save_file(tensors | {"label_N": data.label_N.to(torch.uint8)}, folder / TENSORS)
-    stays.to_parquet(folder / "stays.parquet", index=False)
-    manifest = {
-        "store_version": STORE_VERSION,
-        "contract": contract_digest(),
-        "units": list(data.units),
-        "stays": len(data),
-        "patients": data.patients,
-        "deaths": data.deaths,
-        "chunks": len(data.embedding_ME),
-        "tensors_sha256": file_digest(folder / TENSORS),
-        **facts,
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    return manifest
+def _held(store: Path) -> Manifest | None:
+    """The manifest of an earlier store that can be taken over from: whole, unaltered, and of this version."""
+    try:
+        manifest = read_manifest(store)
+        whole = "inputs" in manifest and file_digest(store / TENSORS) == manifest["tensors_sha256"]
+    except StoreError:
+        return None
+    return manifest if whole and all((store / "tables" / f"{n}.parquet").exists() for n in manifest["inputs"]) else None
+
+
+def _code_digest() -> str:
+    """Of the code that reads, selects and computes: a changed rule makes a new store, whatever the version says."""
+    folder = Path(__file__).parent
+    return digest_of({str(f.relative_to(folder)): file_digest(f) for f in sorted(folder.rglob("*.[ps][yq]*"))})
 
 
 @contextmanager
@@ -125,31 +265,3 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _patient_data(
-    connection: duckdb.DuckDBPyConnection, static_NF: Floats, series_NTC: Floats, notes: Notes
-) -> tuple[PatientData, pd.DataFrame]:
-    stays = connection.execute(
-        "SELECT subject_id, hadm_id, stay_id, unit, intime, outtime, prediction_time, onset_time, label"
-        " FROM numbered ORDER BY n"
-    ).fetchdf()
-    stays["unit"] = stays["unit"].fillna("unknown").map(short_unit)
-    units = sorted(stays["unit"].unique())
-    data = PatientData(
-        static_NF=torch.from_numpy(static_NF),
-        series_NTC=torch.from_numpy(series_NTC),
-        label_N=torch.tensor(stays["label"].tolist()),
-        patient_N=torch.tensor(stays["subject_id"].tolist()),
-        unit_N=torch.tensor([units.index(u) for u in stays["unit"]]),
-        embedding_ME=torch.from_numpy(notes.embedding_ME),
-        chunk_start_N=torch.from_numpy(notes.chunk_start_N),
-        chunk_count_N=torch.from_numpy(notes.chunk_count_N),
-        units=tuple(units),
-    )
-    return data, stays
-
-
-def short_unit(name: str) -> str:
-    """``Medical Intensive Care Unit (MICU)`` is MICU; a name without an abbreviation stays as it is."""
-    return name[name.rindex("(") + 1 : -1] if name.endswith(")") and "(" in name else name

@@ -7,14 +7,16 @@ one; the folder comes from the environment and never from the server, so no serv
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
-from flwr.app import Context
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared_model.errors import ConfigError
-from shared_model.features import Cohort
+from shared_model.study import Cohort, Stays, Study
+
+if TYPE_CHECKING:
+    from flwr.app import Context
 
 SIMULATED_SITES = "CONSILIUM_SIMULATED_SITES"
 
@@ -40,16 +42,23 @@ class Source(_Strict):
 Named = Annotated[str, AfterValidator(str.strip), Field(min_length=1, max_length=80)]
 
 
-class SiteConfig(_Strict):
-    """One hospital. Relative paths are relative to the YAML file."""
+class SiteConfig(Study):
+    """One hospital: what it prepares (the study), and where. Relative paths are relative to the YAML file."""
 
     site: Named
     store: Path = Field(description="prepared store, written by `consilium-site prepare`")
     source: Source | None = Field(default=None, description="local extract; needed by `prepare` only")
-    cohort: Cohort = "sepsis3"
-    prediction_hours: float = Field(default=24.0, gt=0, le=24 * 14)
+    cohort: Cohort = Field(default="sepsis3", description="sepsis3, icd (codes), flag (a column), or all_icu")
+    flag: str = Field(default="", description="TABLE.COLUMN that marks the cohort 'flag'")
+    stays: Stays = Field(default="first", description="the first ICU stay of each patient, or all")
     encoder: str = Field(default="minilm", description="'minilm', 'none', a folder, or a Hugging Face id")
     release: ReleasePolicy = ReleasePolicy()
+
+    @model_validator(mode="after")
+    def _flag_belongs_to_its_cohort(self) -> "SiteConfig":
+        if (self.cohort == "flag") != bool(self.flag):
+            raise ValueError("cohort 'flag' and `flag: TABLE.COLUMN` need each other")
+        return self
 
 
 def load_site(path: Path) -> SiteConfig:
@@ -69,7 +78,7 @@ def load_site(path: Path) -> SiteConfig:
     return _absolute(config, path.resolve().parent)
 
 
-def resolve_site(context: Context) -> SiteConfig:
+def resolve_site(context: "Context") -> SiteConfig:
     """The site this node plays. Raises ConfigError when the node was not told."""
     if "site-config" in context.node_config:
         return load_site(Path(str(context.node_config["site-config"])))
@@ -77,6 +86,11 @@ def resolve_site(context: Context) -> SiteConfig:
     if folder is None or "partition-id" not in context.node_config:
         raise ConfigError("SuperNode: start it with --node-config 'site-config=\"/path/to/site.yaml\"'")
     return load_site(simulated_sites(Path(folder))[int(context.node_config["partition-id"])])
+
+
+def is_simulated(context: "Context") -> bool:
+    """Whether this node plays a hospital on one machine. Only there may a leaking profile be trained on."""
+    return "site-config" not in context.node_config
 
 
 def simulated_sites(folder: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def admit(grid: Grid, config: RunConfig, *, encoder: str) -> Admission:
         except ContractError as error:
             refused[node] = misfit(error)
     by_name = {refusal.site or f"node {node}": str(refusal) for node, refusal in refused.items()}
-    admission = _judge(described, by_name, encoder)
+    admission = _judge(described, by_name, contract_digest(config), encoder)
     if len(admission.sites) < config.min_sites:
         reasons = "; ".join(f"{site}: {why}" for site, why in sorted(admission.refused.items())) or "none connected"
         admitted = len(admission.sites)
@@ -108,13 +108,13 @@ def _wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
     return nodes
 
 
-def _judge(cards: dict[int, SiteCard], refused: dict[str, str], encoder: str) -> Admission:
+def _judge(cards: dict[int, SiteCard], refused: dict[str, str], contract: str, encoder: str) -> Admission:
     """Admit cards with our contract, the common encoder and a name of their own; both lists are sorted by name, so that
     they do not depend on who answered first."""
     common = encoder or _most_common([card.encoder for card in cards.values()])
     sites: dict[int, SiteCard] = {}
     for node, card in sorted(cards.items(), key=lambda item: (item[1].site, item[0])):
-        if why := _objection(card, common, taken={held.site for held in sites.values()}):
+        if why := _objection(card, contract, common, taken={held.site for held in sites.values()}):
             refused[card.site] = why
         else:
             sites[node] = card
@@ -124,9 +124,10 @@ def _judge(cards: dict[int, SiteCard], refused: dict[str, str], encoder: str) ->
     return Admission(sites=sites, refused=refused)
 
 
-def _objection(card: SiteCard, encoder: str, *, taken: set[str]) -> str:
-    if card.contract != contract_digest():
-        return f"contract {card.contract[:12]}, the server holds {contract_digest()[:12]}; prepare with this version"
+def _objection(card: SiteCard, contract: str, encoder: str, *, taken: set[str]) -> str:
+    if card.contract != contract:
+        held = f"contract {card.contract[:12]}, the server holds {contract[:12]}"
+        return f"{held}; prepare with this version and the study of the run"
     if card.encoder != encoder:
         return f"text encoder {card.encoder[:12] or 'none'}, the federation uses {encoder[:12] or 'none'}"
     if card.site in taken:

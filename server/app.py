@@ -12,15 +12,16 @@ from server.checkpoint import save_checkpoint, save_model
 from server.evaluation import evaluate_predictions
 from server.progress import Progress
 from server.report import write_report
-from server.results import DataSummary, FlowStep, RunResults, SiteSummary
+from server.results import CheckCount, DataSummary, FlowStep, RunResults, SiteSummary
 from server.rounds import Training, run_rounds
 from server.statistics import federated_plan
 from server.strategies import build_strategy
-from shared_model.batch import Scaler, open_store, read_manifest
+from shared_model.batch import Scaler, open_store
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import ConsiliumError
 from shared_model.features import PreprocessingPlan
+from shared_model.manifest import read_manifest
 from shared_model.messages import Weights
 from shared_model.model import build_model, load_model
 from shared_model.predict import best_device, predict
@@ -65,7 +66,7 @@ class _Run:
             consilium_version=_version(),
             status="partial",
             config=config.to_flat(),
-            contract_digest=contract_digest(),
+            contract_digest=contract_digest(config),
             data=self._data_summary(),
         )
 
@@ -147,9 +148,12 @@ class _Run:
         return DataSummary(
             source=manifest["source"],
             cohort=manifest["cohort"],
+            profile=manifest["profile"],
+            label=manifest["label"],
             prediction_hours=manifest["prediction_hours"],
             rules_version=manifest["rules_version"],
             flow=[FlowStep(**step) for step in manifest["flow"]],
+            checks=[CheckCount(**check) for check in manifest["row_checks"] + manifest["event_checks"]],
         )
 
 

@@ -103,15 +103,27 @@ class FlowStep(_Document):
     stays: int
 
 
+class CheckCount(_Document):
+    """Rows of one table that met a rule of the preparation: dropped, converted, or kept and told."""
+
+    table: str
+    rule: str
+    action: str
+    rows: int
+
+
 class DataSummary(_Document):
     """Where the patients came from. ``oracle_auroc`` is known for synthetic patients only: the AUROC of their true risk
     on the same held-out patients, which no model can be expected to beat."""
 
     source: str
     cohort: str
+    profile: str = Field(default="early", description="'paper' reads what happened after the prediction time: it leaks")
+    label: str = "in_hospital"
     prediction_hours: float
     rules_version: str
     flow: list[FlowStep] = Field(default_factory=list)
+    checks: list[CheckCount] = Field(default_factory=list, description="bad input, by table and rule")
     oracle_auroc: float | None = None
 
 

@@ -24,22 +24,23 @@ def federated_plan(
     sites: dict[str, Statistics] = {}
     for node, content in contents.items():
         try:
-            sites[admission.name_of(node)] = Statistics.read(content)
+            sites[admission.name_of(node)] = Statistics.read(content, config.study)
         except ContractError as error:
             failed[node] = misfit(error)
     reasons = {admission.name_of(node): str(why) for node, why in failed.items()}
     if len(sites) < config.min_sites:
         raise FederationError(f"statistics: {len(sites)} of at least {config.min_sites} sites answered; {reasons}")
-    return plan_from(dict(sorted(sites.items()))), sites, reasons
+    return plan_from(dict(sorted(sites.items())), config), sites, reasons
 
 
-def plan_from(sites: dict[str, Statistics]) -> PreprocessingPlan:
+def plan_from(sites: dict[str, Statistics], config: RunConfig) -> PreprocessingPlan:
     """The plan of the union of the sites' training patients; merged in the given order."""
     held = list(sites.values())
     return fit_plan(
-        merge_moments([s.static for s in held]),
-        merge_moments([s.series for s in held]),
+        dict(zip(config.static, merge_moments([s.static for s in held]), strict=True)),
+        dict(zip(config.series, merge_moments([s.series for s in held]), strict=True)),
         patients=sum(s.patients for s in held),
         deaths=sum(s.deaths for s in held),
-        contract=contract_digest(),
+        contract=contract_digest(config),
+        series_fill=config.series_fill,
     )

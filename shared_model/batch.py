@@ -5,11 +5,9 @@ a stay (padded to the longest of the batch), E embedding width, M note chunks of
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from shared_model.contract import STORE_VERSION
 from shared_model.errors import StoreError
-from shared_model.features import SERIES, STATIC, PreprocessingPlan
-
-TENSORS = "features.safetensors"
-MANIFEST = "manifest.json"
-_MANIFEST_KEYS = {"store_version", "contract", "encoder", "units", "tensors_sha256"}
+from shared_model.features import PreprocessingPlan
+from shared_model.manifest import TENSORS, file_digest, read_manifest, study_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Scaler:
             torch.tensor(plan.series_mean),
             torch.tensor(plan.series_scale),
         )
-        self.bound = plan.bound
+        self.bound, self.fill = plan.bound, plan.series_fill
 
     def static(self, raw_BF: Tensor) -> Tensor:
         """Scaled static features."""
@@ -117,6 +111,8 @@ class PatientData:
         """Model inputs of the stays at ``index_B``."""
         static_BF, raw_BTC = self.static_NF[index_B], self.series_NTC[index_B]
         filled_BTC, mask_BTC, age_BTC = carry_forward(raw_BTC)
+        if scaler.fill == "linear":
+            filled_BTC = interpolate(raw_BTC)
         text_BKE, length_B = self._chunks(index_B)
         return Batch(
             static_BF=scaler.static(static_BF),
@@ -159,21 +155,19 @@ def carry_forward(raw_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return filled_BTC, seen_BTC.float(), age_BTC
 
 
-def read_manifest(store: Path) -> dict[str, Any]:
-    """The manifest of a prepared store. Raises StoreError where there is none, or another layout."""
-    path = store / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(f"{store}: no prepared store (no {MANIFEST}); run `consilium-site prepare`") from error
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: not readable as JSON; run `consilium-site prepare` again") from error
-    if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
-        raise StoreError(f"{path}: not the manifest of a prepared store; run `consilium-site prepare` again")
-    if manifest["store_version"] != STORE_VERSION:
-        found = manifest["store_version"]
-        raise StoreError(f"{path}: store_version {found!r}, this version reads {STORE_VERSION}; prepare it again")
-    return manifest
+def interpolate(raw_BTC: Tensor) -> Tensor:
+    """Straight lines between measurements, the last value after the last one; NaN before the first, as before it
+    nothing is known. Every window lies in the observed past, so both ends of a line do."""
+    before_BTC, _, _ = carry_forward(raw_BTC)
+    after_BTC, _, _ = carry_forward(raw_BTC.flip(1))
+    after_BTC = after_BTC.flip(1)
+    seen_BTC, windows = ~raw_BTC.isnan(), raw_BTC.shape[1]
+    step_T1 = torch.arange(windows)[:, None]
+    last_BTC = torch.where(seen_BTC, step_T1, -1).cummax(dim=1).values
+    next_BTC = torch.where(seen_BTC, step_T1, windows).flip(1).cummin(dim=1).values.flip(1)
+    share_BTC = (step_T1 - last_BTC) / (next_BTC - last_BTC).clamp(min=1)
+    between_BTC = before_BTC + share_BTC * (after_BTC - before_BTC)
+    return torch.where(after_BTC.isnan(), before_BTC, between_BTC)
 
 
 def open_store(store: Path, *, verify: bool = False) -> PatientData:
@@ -191,19 +185,12 @@ def open_store(store: Path, *, verify: bool = False) -> PatientData:
         raise StoreError(f"{path}: not a complete safetensors file; prepare the store again") from error
     if held.keys() != {f.name for f in fields(PatientData)} - {"units"}:
         raise StoreError(f"{path}: holds other tensors than a prepared store; prepare it again")
-    if held["static_NF"].shape[1] != len(STATIC) or held["series_NTC"].shape[2] != len(SERIES):
+    study = study_of(manifest)
+    shapes = held["static_NF"].shape[1:], held["series_NTC"].shape[1:]
+    if shapes != ((len(study.static),), (study.windows, len(study.series))):
         raise StoreError(f"{path}: holds other features than this version declares; prepare the store again")
     held["label_N"] = held["label_N"].bool()
     return PatientData(**held, units=tuple(manifest["units"]))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits. Raises StoreError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}); prepare the store again") from error
 
 
 def open_split(store: Path, fraction: float, *, seed: int) -> tuple[PatientData, PatientData]:

@@ -2,11 +2,23 @@
 
 Why data and not code: a clinician can review it, a site can be mapped to it, and a change to it changes the contract.
 Item ids are MIMIC-IV's (``chart``: icu/chartevents, ``lab``: hosp/labevents). A value outside ``[low, high]`` after
-conversion is rejected and counted, never clipped. Ranges start from docs/clinical notes of the field (ricu's concept
-dictionary; MIMIC-code's filters).
+conversion is read once more by the concept's ``alternates`` (another unit that people write into the same field), each
+counted under its rule; what fits none is rejected and counted, never clipped. Ranges start from notes of the field
+(ricu's concept dictionary; mimic-code's filters).
 """
 
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternate:
+    """A raw value in ``(low, high]`` that its own conversion puts out of range is value * factor + offset instead."""
+
+    rule: str
+    low: float
+    high: float
+    factor: float
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +32,28 @@ class Concept:
     chart: tuple[int, ...] = ()
     lab: tuple[int, ...] = ()
     conversions: dict[int, tuple[float, float]] = field(default_factory=dict)
+    alternates: tuple[Alternate, ...] = ()
 
 
 FAHRENHEIT = (5 / 9, -160 / 9)
+POUND, INCH = 0.45359237, 2.54
 
-# Events that are not single chart or laboratory values; client/mapping.py derives them.
+# Events that are no single chart or laboratory value; client/mapping.py derives them.
 VASOPRESSOR = Concept(name="vasopressor", unit="mcg/kg/min", low=0, high=20)
 URINE = Concept(name="urine", unit="mL", low=-5000, high=5000)
+GCS = Concept(name="gcs", unit="points", low=3, high=15)
+PAO2FIO2 = Concept(name="pao2fio2", unit="mmHg", low=10, high=4000)
+VENTILATION = Concept(name="ventilation", unit="level", low=0, high=4)
+
+# The state of breathing support as a level of the concept ``ventilation``; the names are those of sepsis_rules.
+VENTILATION_LEVELS: dict[str, int] = {
+    "None": 0,
+    "SupplementalOxygen": 1,
+    "HFNC": 2,
+    "NonInvasiveVent": 3,
+    "InvasiveVent": 4,
+    "Tracheostomy": 4,
+}
 
 # mcg/kg/min of norepinephrine for one unit of the drug's own rate; vasopressin's is units/hour.
 NOREPINEPHRINE_EQUIVALENT: dict[int, float] = {
@@ -65,9 +92,22 @@ CONCEPTS: tuple[Concept, ...] = (
         high=42,
         chart=(223762, 223761),
         conversions={223761: FAHRENHEIT},
+        alternates=(
+            Alternate(
+                rule="Fahrenheit in a Celsius item", low=89.5, high=107.7, factor=FAHRENHEIT[0], offset=FAHRENHEIT[1]
+            ),
+            Alternate(rule="Celsius in a Fahrenheit item", low=31.9, high=42.0, factor=1.0),
+        ),
     ),
     Concept(name="spo2", unit="%", low=50, high=100, chart=(220277,)),
-    Concept(name="fio2", unit="%", low=20, high=100, chart=(223835,)),
+    Concept(
+        name="fio2",
+        unit="%",
+        low=20,
+        high=100,
+        chart=(223835,),
+        alternates=(Alternate(rule="fraction as percent", low=0.2, high=1.0, factor=100.0),),
+    ),
     Concept(name="gcs_eyes", unit="points", low=1, high=4, chart=(220739,)),
     Concept(name="gcs_verbal", unit="points", low=1, high=5, chart=(223900,)),
     Concept(name="gcs_motor", unit="points", low=1, high=6, chart=(223901,)),
@@ -89,9 +129,26 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept(name="bicarbonate", unit="mmol/L", low=0, high=50, lab=(50882,)),
     Concept(name="aniongap", unit="mmol/L", low=-5, high=60, lab=(50868,)),
     Concept(name="inr", unit="", low=0.5, high=30, lab=(51237,)),
-    Concept(name="weight", unit="kg", low=20, high=400, chart=(226512, 224639)),
+    Concept(name="crp", unit="mg/L", low=0, high=1000, chart=(227444, 220612), lab=(50889,)),
+    Concept(name="pct", unit="ng/mL", low=0, high=1000),  # MIMIC-IV has no item for it; other sites do
+    Concept(
+        name="weight",
+        unit="kg",
+        low=20,
+        high=400,
+        chart=(226512, 224639, 226531),
+        conversions={226531: (POUND, 0.0)},
+    ),
+    Concept(
+        name="height",
+        unit="cm",
+        low=100,
+        high=250,
+        chart=(226730, 226707),
+        conversions={226707: (INCH, 0.0)},
+    ),
 )
 
-BY_NAME: dict[str, Concept] = {c.name: c for c in (*CONCEPTS, VASOPRESSOR, URINE)}
+BY_NAME: dict[str, Concept] = {c.name: c for c in (*CONCEPTS, VASOPRESSOR, URINE, GCS, PAO2FIO2, VENTILATION)}
 CHART_ITEMIDS = frozenset(i for c in CONCEPTS for i in c.chart)
 LAB_ITEMIDS = frozenset(i for c in CONCEPTS for i in c.lab)

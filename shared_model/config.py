@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from math import cos, pi
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from shared_model.errors import ConfigError
+from shared_model.features import SeriesFill
 from shared_model.model import ModelConfig
+from shared_model.study import Study
 
 Scalar = bool | int | float | str
 
 
-class RunConfig(BaseModel):
-    """Everything a run can be told. Frozen; unknown keys are refused."""
+class RunConfig(Study):
+    """Everything a run can be told: the study, and how to train. Frozen; unknown keys are refused."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -38,6 +40,7 @@ class RunConfig(BaseModel):
     focal_gamma: float = Field(default=2.0, ge=0)
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
 
+    series_fill: SeriesFill = Field(default="forward", description="windows without a measurement: forward, linear")
     static_hidden: int = Field(default=64, ge=1)
     series_hidden: int = Field(default=48, ge=1)
     text_hidden: int = Field(default=32, ge=1)
@@ -71,7 +74,9 @@ class RunConfig(BaseModel):
     @property
     def model(self) -> ModelConfig:
         """The model's sizes."""
-        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.__dataclass_fields__})
+        features = {"static_features": len(self.static), "series_channels": len(self.series)}
+        sizes = {name: getattr(self, name) for name in ModelConfig.__dataclass_fields__ if name not in features}
+        return ModelConfig(**features, **sizes)
 
     def learning_rate_at(self, round_number: int) -> float:
         """Cosine from ``learning_rate`` in round 1 towards 0 after the last (the method's Figure 4, smoothly)."""

@@ -1,27 +1,25 @@
 """What the model sees, declared once, and the preprocessing plan that all sites share.
 
-A feature is a concept and a statistic over the observed past: the window from ``LOOKBACK_HOURS`` before ICU admission
-to the prediction time, by charttime and storetime (profile ``early``). NaN means "not measured"; nothing here imputes.
+A feature is a concept and a statistic over the observed past: from ``LOOKBACK_HOURS`` before ICU admission to the
+prediction time, by charttime and storetime. NaN means "not measured"; nothing here imputes. Which of the features a
+run uses follows from its ``Study`` (shared_model/study.py).
 
 The plan is fitted once for the federation from merged moments of training patients and travels with the model.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from shared_model.concepts import BY_NAME
 from shared_model.errors import ContractError
 from shared_model.mergeable import Moments
 
-PROFILE = "early"
-WINDOW_HOURS = 1.0
 LOOKBACK_HOURS = 6.0
 
 Statistic = Literal["min", "max", "mean", "last", "sum"]
-Cohort = Literal["sepsis3", "all_icu"]
+SeriesFill = Literal["forward", "linear"]
 
 
 @dataclass(frozen=True)
@@ -37,99 +35,85 @@ class Aggregate:
         return f"{self.concept}_{self.statistic}"
 
 
-# The concepts of the hourly series, in channel order.
-SERIES: tuple[str, ...] = (
-    "heart_rate",
-    "resp_rate",
-    "sbp",
-    "dbp",
-    "mbp",
-    "temperature",
-    "spo2",
-    "fio2",
-    "gcs_eyes",
-    "gcs_verbal",
-    "gcs_motor",
-    "glucose",
-    "lactate",
-    "ph",
-    "pao2",
-    "paco2",
-    "creatinine",
-    "bun",
-    "bilirubin",
-    "platelets",
-    "wbc",
-    "hemoglobin",
-    "hematocrit",
-    "sodium",
-    "potassium",
-    "chloride",
-    "bicarbonate",
-    "aniongap",
-    "inr",
-    "vasopressor",
-)
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """A static feature that is no statistic of a concept. ``retrospective``: known only after the stay, so in the
+    profile ``paper`` alone."""
 
-_BOTH: tuple[Statistic, ...] = ("min", "max")
-_STATISTICS: dict[str, tuple[Statistic, ...]] = {
+    name: str
+    unit: str
+    meaning: str
+    retrospective: bool = False
+
+
+# Every measured concept with its static statistics. Those of Wu 2024's Figure 2 are among them.
+MEASURED: dict[str, tuple[Statistic, ...]] = {
     "heart_rate": ("mean", "max"),
     "resp_rate": ("mean", "max"),
     "sbp": ("min", "mean", "max"),
     "dbp": ("min", "mean", "max"),
     "mbp": ("min", "mean"),
-    "temperature": _BOTH,
+    "temperature": ("min", "max"),
     "spo2": ("min", "mean", "max"),
     "fio2": ("max",),
+    "gcs": ("min", "last"),
     "gcs_eyes": ("min", "last"),
     "gcs_verbal": ("min", "last"),
     "gcs_motor": ("min", "last"),
-    "glucose": _BOTH,
+    "ventilation": ("max", "last"),
+    "glucose": ("min", "max"),
     "lactate": ("max", "last"),
     "ph": ("min",),
     "pao2": ("min",),
     "paco2": ("max",),
-    "creatinine": _BOTH,
-    "bun": _BOTH,
+    "pao2fio2": ("min",),
+    "creatinine": ("min", "max"),
+    "bun": ("min", "max"),
     "bilirubin": ("max",),
     "platelets": ("min",),
-    "wbc": _BOTH,
-    "hemoglobin": _BOTH,
-    "hematocrit": _BOTH,
-    "sodium": _BOTH,
-    "potassium": _BOTH,
-    "chloride": _BOTH,
-    "bicarbonate": _BOTH,
-    "aniongap": _BOTH,
+    "wbc": ("min", "max"),
+    "hemoglobin": ("min", "max"),
+    "hematocrit": ("min", "max"),
+    "sodium": ("min", "max"),
+    "potassium": ("min", "max"),
+    "chloride": ("min", "max"),
+    "bicarbonate": ("min", "max"),
+    "aniongap": ("min", "max"),
     "inr": ("max",),
+    "crp": ("max",),
+    "pct": ("max",),
     "vasopressor": ("max",),
     "urine": ("sum",),
     "weight": ("last",),
+    "height": ("last",),
 }
-AGGREGATES: tuple[Aggregate, ...] = tuple(Aggregate(c, s) for c, ss in _STATISTICS.items() for s in ss)
+NOT_IN_SERIES = frozenset({"urine", "weight", "height"})
+AGGREGATES: tuple[Aggregate, ...] = tuple(Aggregate(c, s) for c, ss in MEASURED.items() for s in ss)
 
-# Static features that are no aggregate of a concept; client/windows.py computes them.
-DEMOGRAPHICS: tuple[str, ...] = ("age", "male", "emergency", "antibiotic_count", "culture_count")
-STATIC: tuple[str, ...] = DEMOGRAPHICS + tuple(a.name for a in AGGREGATES)
+# Names are those of Wu 2024's Figure 2 where it has the feature. client/derived.py computes them.
+DERIVED: tuple[Derived, ...] = (
+    Derived(name="age", unit="years", meaning="at admission to hospital; 91 stands for 90 and older"),
+    Derived(name="male", unit="0/1", meaning="administrative sex (Figure 2: gender)"),
+    Derived(name="emergency", unit="0/1", meaning="admission type is an emergency or urgent one"),
+    Derived(name="sofa_score", unit="points", meaning="SOFA of the last known hour, each organ's worst in 24 hours"),
+    Derived(name="sapsii", unit="points", meaning="SAPS II of the first 24 h, from what was known"),
+    Derived(name="sapsii_prob", unit="probability", meaning="hospital mortality that SAPS II predicts"),
+    Derived(name="charlson_score", unit="points", meaning="Charlson index with age, from known diagnosis codes"),
+    Derived(name="metastatic_solid_tumor", unit="0/1", meaning="among the known diagnosis codes"),
+    Derived(name="vent_status", unit="0/1", meaning="invasively ventilated at some known time"),
+    Derived(name="antibiotic_num", unit="count", meaning="different systemic antibiotics since a day before admission"),
+    Derived(name="specimen_count", unit="count", meaning="cultures since a day before admission"),
+    Derived(name="positive_culture", unit="0/1", meaning="a culture with a known organism"),
+    Derived(name="cul_anti_period", unit="hours", meaning="from culture to antibiotic, first suspected infection"),
+    Derived(name="sus_anti_period", unit="hours", meaning="from suspected infection to its antibiotic"),
+    Derived(name="los_icu", unit="days", meaning="length of the ICU stay", retrospective=True),
+    Derived(name="los_hospital", unit="days", meaning="length of the admission", retrospective=True),
+)
 
 
 def digest_of(document: object) -> str:
     """SHA-256 of a JSON document in canonical form (sorted keys, no spaces), as 64 hex digits."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def features_digest() -> str:
-    """Digest of every declaration that decides what a feature means: names, item ids, units, ranges, windows."""
-    return digest_of(
-        {
-            "profile": PROFILE,
-            "window_hours": WINDOW_HOURS,
-            "lookback_hours": LOOKBACK_HOURS,
-            "static": STATIC,
-            "series": SERIES,
-            "concepts": {name: asdict(c) for name, c in sorted(BY_NAME.items())},
-        }
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +122,9 @@ class PreprocessingPlan:
     mean.
 
     Fitted from moments that were merged over the sites (never from pooled rows). A feature that no site measures, or
-    that never varies, has scale 1. ``digest`` is what both sides compare.
+    that never varies, has scale 1. ``series_fill`` says what stands in a window without a measurement: the last value
+    (``forward``), or a straight line between the measurements around it (``linear``; after the last one, the last).
+    ``digest`` is what both sides compare.
     """
 
     static: tuple[str, ...]
@@ -148,6 +134,7 @@ class PreprocessingPlan:
     series_mean: tuple[float, ...]
     series_scale: tuple[float, ...]
     bound: float
+    series_fill: SeriesFill
     patients: int
     deaths: int
     contract: str
@@ -174,29 +161,38 @@ class PreprocessingPlan:
             raise ContractError(
                 f"plan: digest is {plan.digest[:12]}, the message names {digest[:12]}; they do not belong together"
             )
-        if plan.static != STATIC or plan.series != SERIES:
-            raise ContractError("plan: lists other features than this version declares; update this side")
+        plan._check_lengths()
         return plan
+
+    def _check_lengths(self) -> None:
+        for names, values in (
+            (self.static, (self.static_mean, self.static_scale)),
+            (self.series, (self.series_mean, self.series_scale)),
+        ):
+            if any(len(held) != len(names) for held in values):
+                raise ContractError("plan: has not one mean and one scale for each feature")
 
 
 def fit_plan(
-    static: Sequence[Moments],
-    series: Sequence[Moments],
+    static: Mapping[str, Moments],
+    series: Mapping[str, Moments],
     *,
     patients: int,
     deaths: int,
     contract: str,
     bound: float = 5.0,
+    series_fill: SeriesFill = "forward",
 ) -> PreprocessingPlan:
-    """The plan from merged moments, one for each feature in the order of ``STATIC`` and ``SERIES``."""
+    """The plan from merged moments by feature, in tensor order."""
     return PreprocessingPlan(
-        static=STATIC,
-        series=SERIES,
-        static_mean=tuple(m.mean for m in static),
-        static_scale=tuple(_scale(m) for m in static),
-        series_mean=tuple(m.mean for m in series),
-        series_scale=tuple(_scale(m) for m in series),
+        static=tuple(static),
+        series=tuple(series),
+        static_mean=tuple(m.mean for m in static.values()),
+        static_scale=tuple(_scale(m) for m in static.values()),
+        series_mean=tuple(m.mean for m in series.values()),
+        series_scale=tuple(_scale(m) for m in series.values()),
         bound=bound,
+        series_fill=series_fill,
         patients=patients,
         deaths=deaths,
         contract=contract,

@@ -23,9 +23,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import Tensor
 
 from shared_model.errors import ContractError
-from shared_model.features import SERIES, STATIC, PreprocessingPlan
+from shared_model.features import PreprocessingPlan
 from shared_model.mergeable import SCORE_BINS, Moments, Validation
 from shared_model.records import METRICS, config_of, count, counts, finite, finite_list, metrics_of, typed
+from shared_model.study import Study
 
 DESCRIBE, STATISTICS, TRAIN, EVALUATE = "query.describe", "query.statistics", "train", "evaluate"
 ARRAYS, CONFIG, CARD, REFUSAL = "arrays", "config", "card", "refusal"
@@ -68,8 +69,8 @@ class SiteCard:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Moments of a site's training patients, in the order of ``STATIC`` and ``SERIES``, how many patients are behind
-    each, and how many patients and deaths there are."""
+    """Moments of a site's training patients, in the order of the study's features, how many patients are behind each,
+    and how many patients and deaths there are."""
 
     static: tuple[Moments, ...]
     series: tuple[Moments, ...]
@@ -97,9 +98,10 @@ class Statistics:
         )
 
     @classmethod
-    def read(cls, content: RecordDict) -> "Statistics":
+    def read(cls, content: RecordDict, study: Study) -> "Statistics":
         """Raises ContractError when a list has another length or holds what no moment can be."""
-        metrics, features = metrics_of(content), len(STATIC) + len(SERIES)
+        static = len(study.static)
+        metrics, features = metrics_of(content), static + len(study.series)
         means, squares = (finite_list(metrics, key, features) for key in ("mean", "m2"))
         if min(squares) < 0:
             raise ContractError("message: 'm2' holds a negative sum of squares")
@@ -107,10 +109,10 @@ class Statistics:
         moments = tuple(Moments(n, mean, m2) for n, mean, m2 in parts)
         measured = counts(metrics, "measured", features)
         return cls(
-            static=moments[: len(STATIC)],
-            series=moments[len(STATIC) :],
-            static_patients=measured[: len(STATIC)],
-            series_patients=measured[len(STATIC) :],
+            static=moments[:static],
+            series=moments[static:],
+            static_patients=measured[:static],
+            series_patients=measured[static:],
             patients=count(metrics, "patients"),
             deaths=count(metrics, "deaths"),
         )

@@ -14,15 +14,17 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from shared_model.batch import Batch
 from shared_model.errors import ContractError
-from shared_model.features import SERIES, STATIC
+from shared_model.study import EARLY
 
 _STATIC, _SERIES, _TEXT = 0, 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes of the three encoders and of the fusion."""
+    """Sizes of the inputs, of the three encoders and of the fusion."""
 
+    static_features: int = len(EARLY.static)
+    series_channels: int = len(EARLY.series)
     static_hidden: int = 64
     series_hidden: int = 48
     text_hidden: int = 32
@@ -80,8 +82,8 @@ class FusionModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, dropout = config.fusion_width, config.dropout
-        self.static = StaticEncoder(2 * len(STATIC), config.static_hidden, width, dropout)
-        self.series = SequenceEncoder(3 * len(SERIES), config.series_hidden, width, dropout)
+        self.static = StaticEncoder(2 * config.static_features, config.static_hidden, width, dropout)
+        self.series = SequenceEncoder(3 * config.series_channels, config.series_hidden, width, dropout)
         self.text = SequenceEncoder(config.text_dimension, config.text_hidden, width, dropout)
         self.missing = nn.Embedding(3, width)  # one learned vector a modality
         self.fusion = nn.Sequential(

@@ -40,6 +40,16 @@ ADMISSIONS = Table(
         "hospital_expire_flag": "INTEGER",
     },
 )
+DIAGNOSES = Table(
+    name="diagnoses_icd",
+    folder="hosp",
+    columns={"subject_id": _ID, "hadm_id": _ID, "icd_code": _TEXT, "icd_version": "INTEGER"},
+)
+SERVICES = Table(
+    name="services",
+    folder="hosp",
+    columns={"subject_id": _ID, "hadm_id": _ID, "transfertime": _TIME, "curr_service": _TEXT},
+)
 ICUSTAYS = Table(
     name="icustays",
     folder="icu",
@@ -153,6 +163,8 @@ DISCHARGE = Table(name="discharge", folder="note", columns=_NOTE)
 TABLES: tuple[Table, ...] = (
     PATIENTS,
     ADMISSIONS,
+    DIAGNOSES,
+    SERVICES,
     ICUSTAYS,
     CHARTEVENTS,
     LABEVENTS,

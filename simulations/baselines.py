@@ -91,7 +91,7 @@ def train_baseline(
     """Train one model on the union of ``stores`` and score the held-out set. ``plan`` None: fit one on these stores."""
     device = torch.device("cpu")
     training, validation = _union([open_split(store, config.validation_fraction, seed=config.seed) for store in stores])
-    plan = plan or plan_from({name: local_statistics(training)})
+    plan = plan or plan_from({name: local_statistics(training)}, config)
     scaler, model = Scaler(plan), build_model(config.model, seed=config.seed)
     best, kept = Validation(), {key: value.clone() for key, value in model.state_dict().items()}
     for number in range(1, config.rounds + 1):

@@ -7,7 +7,7 @@ import typer
 
 from shared_model.command import command_group, run
 from shared_model.errors import ConfigError
-from shared_model.features import Cohort
+from shared_model.study import Cohort, Label, Profile, Stays
 
 app = command_group(needs_command=False)
 DEFAULT_PATIENTS = 16_000
@@ -30,6 +30,15 @@ def simulate(
         ),
     ] = None,
     cohort: Annotated[Cohort, typer.Option(help="Which ICU stays.", rich_help_panel=_DATA)] = "sepsis3",
+    flag: Annotated[
+        str, typer.Option(help="TABLE.COLUMN that marks the stays of --cohort flag.", rich_help_panel=_DATA)
+    ] = "",
+    stays: Annotated[Stays, typer.Option(help="ICU stays of a patient.", rich_help_panel=_DATA)] = "first",
+    label: Annotated[Label, typer.Option(help="Death where.", rich_help_panel=_DATA)] = "in_hospital",
+    profile: Annotated[
+        Profile,
+        typer.Option(help="early: only what is known by then; paper: retrospective, leaks.", rich_help_panel=_DATA),
+    ] = "early",
     units: Annotated[
         str | None,
         typer.Option(
@@ -80,13 +89,15 @@ def simulate(
 
     if mimic is not None and synthetic is not None:
         raise ConfigError("--mimic and --synthetic: give one of them")
-    overrides = _parse_settings(settings or []) | {"seed": seed}
+    overrides = {"label": label, "profile": profile} | _parse_settings(settings or []) | {"seed": seed}
     if rounds is not None:
         overrides["rounds"] = rounds
     scenario = experiment.Scenario(
         mimic=mimic,
         patients=DEFAULT_PATIENTS if synthetic is None else synthetic,
         cohort=cohort,
+        flag=flag,
+        stays=stays,
         units=None if units is None else [name.strip() for name in units.split(",") if name.strip()],
         encoder=encoder,
         heldout_fraction=heldout,

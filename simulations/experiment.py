@@ -25,7 +25,7 @@ from shared_model.batch import open_store
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import RunFolderError
-from shared_model.features import Cohort
+from shared_model.study import Cohort, Stays
 from simulations.baselines import POOLED, Baseline, run_baselines
 from simulations.partition import Partition, partition_by_unit
 from simulations.runner import Event, run_federation
@@ -54,7 +54,8 @@ class Scenario:
     mimic: Path | None = None
     patients: int = 16_000
     cohort: Cohort = "sepsis3"
-    prediction_hours: float = 24.0
+    flag: str = ""
+    stays: Stays = "first"
     units: list[str] | None = None
     heldout_fraction: float = 0.2
     encoder: str = "minilm"
@@ -82,7 +83,9 @@ def simulate(scenario: Scenario, out: Path, watcher: Watcher, *, replace: bool =
             source,
             out / "stores" / "all",
             cohort=scenario.cohort,
-            prediction_hours=scenario.prediction_hours,
+            study=config.study,
+            stays=scenario.stays,
+            flag=scenario.flag,
             encoder=scenario.encoder,
             described_as=described_as,
             on_stage=lambda name: watcher.stage(f"preparing: {name}"),
@@ -184,7 +187,7 @@ def _source(scenario: Scenario, out: Path, watcher: Watcher) -> tuple[Path, str]
 def _partial(config: RunConfig) -> RunResults:
     """What a run folder says before the ServerApp has said anything."""
     return RunResults(
-        consilium_version="", status="partial", config=config.to_flat(), contract_digest=contract_digest()
+        consilium_version="", status="partial", config=config.to_flat(), contract_digest=contract_digest(config)
     )
 
 

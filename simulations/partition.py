@@ -11,9 +11,26 @@ import torch
 import yaml
 from torch import Tensor
 
-from client.prepare import replacing_folder, write_store
-from shared_model.batch import PatientData, open_store, read_manifest, split_patients
+from client.prepare import replacing_folder
+from client.store import write_store
+from shared_model.batch import PatientData, open_store, split_patients
 from shared_model.errors import ConfigError
+from shared_model.manifest import read_manifest, study_of
+
+# What a part's manifest tells of the extract that it was cut from.
+_OF_THE_EXTRACT = {
+    "source",
+    "cohort",
+    "stays_of_a_patient",
+    "prediction_hours",
+    "profile",
+    "label",
+    "rules_version",
+    "encoder",
+    "flow",
+    "row_checks",
+    "event_checks",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +97,9 @@ def _chosen_units(held: tuple[str, ...], wanted: list[str] | None) -> list[str]:
 
 
 def _write(folder: Path, data: PatientData, rows_N: Tensor, stays: pd.DataFrame, manifest: dict[str, Any]) -> None:
-    own = {"source", "cohort", "prediction_hours", "profile", "rules_version", "encoder", "flow"}
     with replacing_folder(folder) as building:
-        facts = {key: value for key, value in manifest.items() if key in own}
-        write_store(building, _compact(data.subset(rows_N)), stays.iloc[rows_N.numpy()], facts)
+        facts = {key: value for key, value in manifest.items() if key in _OF_THE_EXTRACT}
+        write_store(building, _compact(data.subset(rows_N)), stays.iloc[rows_N.numpy()], study_of(manifest), facts)
 
 
 def _compact(data: PatientData) -> PatientData:
@@ -101,8 +117,7 @@ def _write_configs(folder: Path, sites: dict[str, Path], manifest: dict[str, Any
             document = {
                 "site": unit,
                 "store": str(store.resolve()),
-                "cohort": manifest["cohort"],
-                "prediction_hours": manifest["prediction_hours"],
+                **manifest["study"],
                 "encoder": manifest["encoder"]["name"],
                 "release": {"smallest_cell": smallest_cell},
             }

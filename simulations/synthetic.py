@@ -227,6 +227,7 @@ def _tables(rngs: dict[str, np.random.Generator], world: World) -> dict[str, Col
         "hosp/patients": records.patients(people, group),
         "hosp/admissions": records.admissions(rngs["record"], people, admissions),
         "hosp/diagnoses_icd": records.diagnoses_icd(rngs["record"], admissions, conditions, group[patient]),
+        "hosp/services": records.services(admissions),
         "hosp/labevents": laboratory.labevents(rngs["lab"], stays, admissions, support, first_id=first_id),
         "hosp/microbiologyevents": infection.microbiologyevents(rngs["culture"], stays, seen, first_id=first_id),
         "hosp/prescriptions": pharmacy.prescriptions(rngs["drug"], stays, admissions, seen, first_id=first_id),

@@ -13,12 +13,14 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from safetensors.torch import save_file
 
-from shared_model.batch import MANIFEST, TENSORS, PatientData, Scaler, file_digest
+from shared_model.batch import PatientData, Scaler
 from shared_model.config import RunConfig
 from shared_model.contract import STORE_VERSION, contract_digest
-from shared_model.features import SERIES, STATIC, PreprocessingPlan, fit_plan
+from shared_model.features import PreprocessingPlan, fit_plan
+from shared_model.manifest import MANIFEST, TENSORS, file_digest
 from shared_model.mergeable import Moments, Validation
 from shared_model.messages import Statistics
+from shared_model.study import EARLY
 
 EMBEDDING = 6
 Answer = Callable[[Message], RecordDict | Message | None]
@@ -34,8 +36,8 @@ def tiny_config(**changes: object) -> RunConfig:
 def tiny_plan(*, bound: float = 5.0) -> PreprocessingPlan:
     """Every feature has mean 0 and standard deviation 1."""
     unit = Moments(100, 0.0, 100.0)
-    held = {"patients": 100, "deaths": 20, "contract": contract_digest()}
-    return fit_plan([unit] * len(STATIC), [unit] * len(SERIES), bound=bound, **held)
+    held = {"patients": 100, "deaths": 20, "contract": contract_digest(EARLY)}
+    return fit_plan(dict.fromkeys(EARLY.static, unit), dict.fromkeys(EARLY.series, unit), bound=bound, **held)
 
 
 def tiny_scaler() -> Scaler:
@@ -43,15 +45,15 @@ def tiny_scaler() -> Scaler:
     return Scaler(tiny_plan())
 
 
-def patients(count: int = 40, *, windows: int = 4, seed: int = 0, missing: float = 0.4, notes: int = 3) -> PatientData:
+def patients(count: int = 40, *, windows: int = 24, seed: int = 0, missing: float = 0.4, notes: int = 3) -> PatientData:
     """Random stays, one a patient; a death shifts every feature, so that the labels can be learned.
 
     Each stay has 0 to ``notes`` note chunks.
     """
     rng = np.random.default_rng(seed)
     label = rng.permutation(np.arange(count) % 3 == 0)
-    static = rng.normal(size=(count, len(STATIC))) + 1.5 * label[:, None]
-    series = rng.normal(size=(count, windows, len(SERIES))) + 1.5 * label[:, None, None]
+    static = rng.normal(size=(count, len(EARLY.static))) + 1.5 * label[:, None]
+    series = rng.normal(size=(count, windows, len(EARLY.series))) + 1.5 * label[:, None, None]
     static[rng.random(static.shape) < missing] = np.nan
     series[rng.random(series.shape) < missing] = np.nan
     chunks = rng.integers(0, notes + 1, count)
@@ -76,7 +78,8 @@ def write_store(folder: Path, data: PatientData, **extra: torch.Tensor) -> Path:
     save_file(tensors | {"label_N": data.label_N.to(torch.uint8)}, folder / TENSORS)
     manifest = {
         "store_version": STORE_VERSION,
-        "contract": contract_digest(),
+        "contract": contract_digest(EARLY),
+        "study": EARLY.model_dump(),
         "units": list(data.units),
         "encoder": {"name": "none", "digest": "e" * 64},
         "tensors_sha256": file_digest(folder / TENSORS),
@@ -106,10 +109,10 @@ def statistics(*, count: int = 50, patients: int = 50, deaths: int = 15) -> Stat
     """The same moments for every feature."""
     moments = Moments(count, 1.0, 4.0 * count)
     return Statistics(
-        static=(moments,) * len(STATIC),
-        series=(moments,) * len(SERIES),
-        static_patients=(count,) * len(STATIC),
-        series_patients=(count,) * len(SERIES),
+        static=(moments,) * len(EARLY.static),
+        series=(moments,) * len(EARLY.series),
+        static_patients=(count,) * len(EARLY.static),
+        series_patients=(count,) * len(EARLY.series),
         patients=patients,
         deaths=deaths,
     )

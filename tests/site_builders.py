@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from client.prepare import prepare_mimic, write_store
+from client.prepare import prepare_mimic
+from client.store import write_store
 from shared_model.batch import PatientData, open_store
-from shared_model.features import SERIES, STATIC, Cohort
 from shared_model.schema import TABLES
+from shared_model.study import EARLY, Cohort
 from simulations.synthetic import write_hospitals
 
 Tables = dict[str, pd.DataFrame]
@@ -23,6 +24,8 @@ TINY = {
     "patients": "subject_id,gender,anchor_age,anchor_year,dod\n1,F,60,2150,\n2,M,71,2150,2150-04-01\n",
     "admissions": "subject_id,hadm_id,admittime,dischtime,deathtime,admission_type,hospital_expire_flag\n"
     "1,1000,2150-03-09 19:00:00,2150-03-20 12:00:00,,EW EMER.,0\n",
+    "diagnoses_icd": "subject_id,hadm_id,seq_num,icd_code,icd_version\n1,1000,1,A419,10\n",
+    "services": "subject_id,hadm_id,transfertime,prev_service,curr_service\n1,1000,2150-03-09 19:00:00,,MED\n",
     "icustays": "subject_id,hadm_id,stay_id,first_careunit,intime,outtime\n"
     "1,1000,100,Medical Intensive Care Unit (MICU),2150-03-10 00:00:00,2150-03-13 00:00:00\n",
     "chartevents": "subject_id,stay_id,charttime,storetime,itemid,value,valuenum,valueuom\n"
@@ -137,8 +140,8 @@ def made_store(folder: Path, *, patient: list[int], unit: list[str], death: list
     count = rows % 4
     chunk = np.array([(i, k) for i in rows for k in range(count[i])], dtype=np.float16).reshape(-1, 2)
     data = PatientData(
-        static_NF=torch.from_numpy(np.repeat(rows[:, None], len(STATIC), 1)).float(),
-        series_NTC=torch.from_numpy(rows[:, None, None] + np.zeros((1, 2, len(SERIES)))).float(),
+        static_NF=torch.from_numpy(np.repeat(rows[:, None], len(EARLY.static), 1)).float(),
+        series_NTC=torch.from_numpy(rows[:, None, None] + np.zeros((1, EARLY.windows, len(EARLY.series)))).float(),
         label_N=torch.tensor(death),
         patient_N=torch.tensor(patient),
         unit_N=torch.tensor([units.index(name) for name in unit]),
@@ -149,7 +152,8 @@ def made_store(folder: Path, *, patient: list[int], unit: list[str], death: list
     )
     stays = pd.DataFrame({"subject_id": patient, "stay_id": rows, "unit": unit, "label": death})
     facts = {"source": "made", "cohort": "all_icu", "prediction_hours": 24.0, "profile": "early"}
+    facts |= {"label": "in_hospital", "row_checks": [], "event_checks": []}
     facts |= {"rules_version": "test", "encoder": {"name": "none", "digest": "0"}, "flow": []}
     folder.mkdir(parents=True)
-    write_store(folder, data, stays, facts)
+    write_store(folder, data, stays, EARLY, facts)
     return open_store(folder, verify=True)

@@ -8,6 +8,11 @@ SELECT
     intime,
     outtime,
     prediction_time,
+    -- Nothing later than this is an input.
+    CASE WHEN $retrospective THEN outtime ELSE prediction_time END AS cutoff,
+    admittime,
+    dischtime,
+    admission_type,
     age,
     gender,
     label,

@@ -11,8 +11,15 @@ SELECT DISTINCT -- a patient, admission or stay that was exported twice is one
     stay.intime + to_microseconds(CAST(round($hours * 3600000000) AS BIGINT)) AS prediction_time,
     CAST(patient.anchor_age + year(admission.admittime) - patient.anchor_year AS DOUBLE) AS age,
     patient.gender,
-    admission.hospital_expire_flag = 1 AS label,
+    -- Death in the ICU needs a time of death; a death without one has no known label there.
+    CASE
+        WHEN $label = 'in_hospital' OR admission.hospital_expire_flag = 0 THEN admission.hospital_expire_flag = 1
+        ELSE admission.deathtime <= stay.outtime
+    END AS label,
+    admission.admittime,
+    admission.dischtime,
     admission.deathtime,
+    admission.admission_type,
     CAST(NULL AS TIMESTAMP) AS onset_time
 FROM icustays AS stay
 LEFT JOIN admissions AS admission ON stay.hadm_id = admission.hadm_id

@@ -1,3 +1,21 @@
+-- culture: one row a specimen, which has one row for each organism and drug tested.
+CREATE OR REPLACE TABLE culture AS
+SELECT
+    subject_id,
+    micro_specimen_id,
+    CAST(coalesce(chartdate, charttime) AS DATE) AS culture_date,
+    charttime,
+    coalesce(charttime, culture_date) AS culture_time,
+    max(spec_type_desc) AS specimen,
+    max(
+        CASE
+            WHEN coalesce(org_name, '') IN ('', 'CANCELLED') OR org_itemid IN (90856, 90760) THEN 0
+            ELSE 1
+        END
+    ) AS positive_culture
+FROM microbiologyevents
+GROUP BY ALL;
+
 -- suspicion: each antibiotic with the culture that makes it a suspected infection.
 -- A culture in the 72 hours before the antibiotic wins over one in the 24 hours after it; the earliest wins on either
 -- side. A culture with a date but no time is compared by days: 3 before, 1 after.
@@ -12,24 +30,6 @@ WITH numbered AS (
             ORDER BY starttime NULLS FIRST, stoptime NULLS FIRST, antibiotic, hadm_id NULLS FIRST, stay_id NULLS FIRST
         ) AS ab_id
     FROM antibiotic
-),
-culture AS (
-    -- One row a specimen: a specimen has one row for each organism and drug tested.
-    SELECT
-        subject_id,
-        micro_specimen_id,
-        CAST(coalesce(chartdate, charttime) AS DATE) AS culture_date,
-        charttime,
-        coalesce(charttime, culture_date) AS culture_time,
-        max(spec_type_desc) AS specimen,
-        max(
-            CASE
-                WHEN coalesce(org_name, '') IN ('', 'CANCELLED') OR org_itemid IN (90856, 90760) THEN 0
-                ELSE 1
-            END
-        ) AS positive_culture
-    FROM microbiologyevents
-    GROUP BY ALL
 ),
 culture_first AS (
     SELECT numbered.subject_id, numbered.ab_id, culture.*

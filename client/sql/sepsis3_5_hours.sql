@@ -6,6 +6,7 @@ CREATE OR REPLACE TEMP MACRO sepsis_hour_end(t) AS date_trunc('hour', t - INTERV
 CREATE OR REPLACE TEMP TABLE sepsis_stay_window AS
 SELECT
     stay.subject_id,
+    stay.hadm_id,
     stay.stay_id,
     min(chart.charttime) AS first_heart_rate,
     date_diff('hour', first_heart_rate, max(chart.charttime)) AS last_hr,
@@ -19,7 +20,7 @@ INNER JOIN chartevents AS chart
     AND chart.charttime > stay.intime - INTERVAL 1 MONTH
     AND chart.charttime < stay.outtime + INTERVAL 1 MONTH
 WHERE chart.itemid IN (SELECT itemid FROM sepsis_item WHERE concept = 'heart_rate')
-GROUP BY stay.subject_id, stay.stay_id;
+GROUP BY stay.subject_id, stay.hadm_id, stay.stay_id;
 
 CREATE OR REPLACE TEMP TABLE sepsis_hour AS
 SELECT stay_id, hr, hour_zero_end + to_hours(hr) AS endtime
@@ -45,11 +46,13 @@ SELECT stay_id, sepsis_hour_end(charttime) AS endtime, min(gcs) AS gcs_min
 FROM gcs
 GROUP BY ALL;
 
--- Laboratory values join by patient and time: rows of the emergency department have no hadm_id.
+-- Laboratory values join by patient and time: rows of the emergency department have no hadm_id. For comparisons they
+-- can be held to the admission, as in the reference.
 CREATE OR REPLACE TEMP TABLE sepsis_hourly_lab AS
 WITH sample AS (
     SELECT
         subject_id,
+        hadm_id,
         charttime,
         max(valuenum) FILTER (WHERE concept = 'platelets') AS platelets,
         max(valuenum) FILTER (WHERE concept = 'bilirubin') AS bilirubin,
@@ -57,7 +60,7 @@ WITH sample AS (
     FROM labevents
     INNER JOIN sepsis_item USING (itemid)
     WHERE concept IN ('platelets', 'bilirubin', 'creatinine') AND valuenum > 0
-    GROUP BY subject_id, specimen_id, charttime
+    GROUP BY subject_id, hadm_id, specimen_id, charttime
 )
 SELECT
     stay_id,
@@ -66,8 +69,11 @@ SELECT
     max(bilirubin) AS bilirubin_max,
     max(creatinine) AS creatinine_max
 FROM sample
-INNER JOIN sepsis_stay_window USING (subject_id)
-WHERE charttime > window_start AND charttime <= window_end
+INNER JOIN sepsis_stay_window AS stay ON sample.subject_id = stay.subject_id
+WHERE
+    charttime > window_start
+    AND charttime <= window_end
+    AND (sample.hadm_id = stay.hadm_id OR NOT (SELECT labs_of_admission FROM sepsis_setting))
 GROUP BY ALL;
 
 -- Urine: the total of the current and the 23 hours before, scaled to 24 hours. It counts only when the collections

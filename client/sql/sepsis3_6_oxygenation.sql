@@ -1,6 +1,6 @@
--- PaO2/FiO2 of arterial samples in each hour, apart for samples under invasive ventilation and others.
+-- oxygenation: PaO2/FiO2 of every arterial sample, and whether it was taken under invasive ventilation.
 -- FiO2 is the sample's own, else the latest charted one of the 4 hours before it; in percent.
-CREATE OR REPLACE TEMP TABLE sepsis_hourly_oxygenation AS
+CREATE OR REPLACE TABLE oxygenation AS
 WITH gas AS (
     SELECT
         subject_id,
@@ -53,21 +53,22 @@ in_stay AS (
 ),
 invasive AS (
     SELECT stay_id, starttime, endtime FROM ventilation WHERE status = 'InvasiveVent'
-),
-supported AS (
-    -- Spells of one stay do not overlap: the last one that began before the sample decides.
-    SELECT
-        in_stay.stay_id,
-        in_stay.charttime,
-        pao2fio2,
-        coalesce(in_stay.charttime <= invasive.endtime, false) AS ventilated
-    FROM in_stay
-    ASOF LEFT JOIN invasive ON in_stay.stay_id = invasive.stay_id AND in_stay.charttime >= invasive.starttime
 )
+-- Spells of one stay do not overlap: the last one that began before the sample decides.
+SELECT
+    in_stay.stay_id,
+    in_stay.charttime,
+    pao2fio2,
+    coalesce(in_stay.charttime <= invasive.endtime, false) AS ventilated
+FROM in_stay
+ASOF LEFT JOIN invasive ON in_stay.stay_id = invasive.stay_id AND in_stay.charttime >= invasive.starttime;
+
+-- The worst of each hour, apart for samples under invasive ventilation and others.
+CREATE OR REPLACE TEMP TABLE sepsis_hourly_oxygenation AS
 SELECT
     stay_id,
     sepsis_hour_end(charttime) AS endtime,
     min(pao2fio2) FILTER (WHERE ventilated) AS pao2fio2_vent,
     min(pao2fio2) FILTER (WHERE NOT ventilated) AS pao2fio2_novent
-FROM supported
+FROM oxygenation
 GROUP BY ALL;

@@ -32,6 +32,7 @@ _HOSP = {
     "prescriptions": "subject_id hadm_id pharmacy_id poe_id poe_seq order_provider_id starttime stoptime drug_type "
     "drug formulary_drug_cd gsn ndc prod_strength form_rx dose_val_rx dose_unit_rx form_val_disp form_unit_disp "
     "doses_per_24_hrs route",
+    "services": "subject_id hadm_id transfertime prev_service curr_service",
     "diagnoses_icd": "subject_id hadm_id seq_num icd_code icd_version",
 }
 _ICU = {

@@ -1,4 +1,4 @@
-"""The registry: ``patients``, ``admissions``, ``icustays`` and ``diagnoses_icd`` of the synthetic hospitals.
+"""The registry: ``patients``, ``admissions``, ``icustays``, ``services`` and ``diagnoses_icd`` of the synthetic hospitals.
 
 Chronic conditions follow the chronic burden and age and stay with the patient, so the codes of an earlier admission say
 something about a later one. Acute codes belong to one admission and are assigned at its discharge.
@@ -65,6 +65,8 @@ ADMITTED_FOR: tuple[Condition, ...] = (
 """The reason for a unit's patients, in the order of ``UNITS``."""
 CONDITIONS = (*CHRONIC, *INFECTIONS, SEPSIS, *ADMITTED_FOR)
 
+# The service that admits a unit's patients, in the order of ``UNITS``; general medicine admits everybody else.
+_SERVICES = ("MED", "MED", "CSURG", "SURG", "CMED", "TRAUM", "NMED", "NSURG", "NSURG", "MED")
 _GROUPS = ("2008 - 2010", "2011 - 2013", "2014 - 2016", "2017 - 2019", "2020 - 2022")
 _ICD10_SHARE = np.array([0.0, 0.0, 0.4, 1.0, 1.0])  # the United States changed over in October 2015
 _TYPES = ("EW EMER.", "URGENT", "OBSERVATION ADMIT", "SURGICAL SAME DAY ADMISSION", "ELECTIVE")
@@ -141,6 +143,17 @@ def icustays(stays: Stays) -> dict[str, Column]:
         "intime": stays.intime,
         "outtime": stays.outtime,
         "los": (stays.hours / 24.0).round(6),
+    }
+
+
+def services(rows: Admissions) -> dict[str, Column]:
+    """Return the service that each admission began with."""
+    names = np.where(rows.unit >= 0, rows.unit, len(_SERVICES) - 1)
+    return {
+        "subject_id": SUBJECT + rows.person,
+        "hadm_id": rows.hadm_id,
+        "transfertime": rows.admitted,
+        "curr_service": labels(_SERVICES, names),
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks import main_job, synthetic
+from tests.benchmarks import main_job, preparation, synthetic
 
 if __name__ == "__main__":
     console = Console()
@@ -14,3 +14,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="consilium-bench-") as folder:
         console.print(synthetic.measure(Path(folder)))
         console.print(main_job.measure(Path(folder)))
+        console.print(preparation.measure(Path(folder)))

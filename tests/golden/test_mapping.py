@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from mimic_tables import Row, antibiotic, at, chart, culture, hospital, infusion, lab, output, patient
 
-from client.cohort import derive_sepsis3, select_cohort
+from client.cohort import select_cohort
+from client.known import cut_to_known
 from client.mapping import map_events
 from client.windows import build_features
-from shared_model.features import SERIES, STATIC
+from shared_model.study import EARLY, Study
 
 HEART_RATE, CELSIUS, FAHRENHEIT, FIO2, EYES = 220045, 223762, 223761, 223835, 220739
 CREATININE, SODIUM = 50912, 50983
@@ -29,7 +30,9 @@ OUT_OF_RANGE, NOT_A_NUMBER = "outside plausible range", "not a number"
 
 def mapped(*patients: dict[str, Row], hours: float = 24, **events: list[Row]) -> duckdb.DuckDBPyConnection:
     connection = hospital(*patients, **events)
-    select_cohort(connection, "all_icu", prediction_hours=hours)
+    study = Study(prediction_hours=hours)
+    select_cohort(connection, "all_icu", study)
+    cut_to_known(connection, study)
     map_events(connection)
     return connection
 
@@ -39,7 +42,7 @@ def events(**rows: list[Row]) -> list[tuple[str, float]]:
 
 
 def rejects(**rows: list[Row]) -> list[tuple[Any, ...]]:
-    return mapped(**rows).execute("SELECT concept, value, reason FROM rejects ORDER BY ALL").fetchall()
+    return mapped(**rows).execute("SELECT concept, value, rule FROM rejects ORDER BY ALL").fetchall()
 
 
 def values(**rows: list[Row]) -> list[float]:
@@ -48,17 +51,16 @@ def values(**rows: list[Row]) -> list[float]:
 
 def features(*patients: dict[str, Row], hours: float = 24, **rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
     connection = mapped(*patients, hours=hours, **rows)
-    derive_sepsis3(connection)
-    return build_features(connection, hours)
+    return build_features(connection, Study(prediction_hours=hours))
 
 
 def static(name: str, *patients: dict[str, Row], **rows: list[Row]) -> float:
-    return round(float(features(*patients, **rows)[0][0, STATIC.index(name)]), 4)
+    return round(float(features(*patients, **rows)[0][0, EARLY.static.index(name)]), 4)
 
 
 def hourly(name: str, hours: float = 24, **rows: list[Row]) -> dict[int, float]:
     """The windows that hold a value."""
-    series_T = features(hours=hours, **rows)[1][0, :, SERIES.index(name)]
+    series_T = features(hours=hours, **rows)[1][0, :, EARLY.series.index(name)]
     return {hour: round(float(value), 4) for hour, value in enumerate(series_T) if not np.isnan(value)}
 
 
@@ -205,7 +207,7 @@ def test_hours_are_half_open_and_begin_at_admission() -> None:
 
 def test_hours_count_from_the_admission_and_not_from_the_clock() -> None:
     rows = [chart(HEART_RATE, 0.75, 60), chart(HEART_RATE, 1.25, 80), chart(HEART_RATE, 1.5, 100)]
-    series_T = features(patient(1, stay=100, start=0.5), chartevents=rows)[1][0, :, SERIES.index("heart_rate")]
+    series_T = features(patient(1, stay=100, start=0.5), chartevents=rows)[1][0, :, EARLY.series.index("heart_rate")]
     assert series_T[:2].tolist() == [70, 100]
 
 
@@ -217,7 +219,7 @@ def test_a_value_at_the_prediction_time_is_known_but_in_no_window() -> None:
 
 def test_the_series_ends_with_the_window_of_the_prediction_time() -> None:
     rows = [chart(HEART_RATE, hour, 80) for hour in (0, 1, 2, 2.5, 3)]
-    assert features(hours=2.5, chartevents=rows)[1].shape == (1, 3, len(SERIES))
+    assert features(hours=2.5, chartevents=rows)[1].shape == (1, 3, len(EARLY.series))
     assert hourly("heart_rate", hours=2.5, chartevents=rows) == {0: 80, 1: 80, 2: 80}
 
 
@@ -241,7 +243,7 @@ def test_the_last_of_several_values_of_one_time_is_the_one_stored_last_then_the_
 
 def test_what_was_not_measured_is_nan_and_not_zero() -> None:
     static_NF, series_NTC = features(chartevents=[chart(HEART_RATE, 3, 80)])
-    measured = {name for name, value in zip(STATIC, static_NF[0], strict=True) if not np.isnan(value)}
+    measured = {name for name, value in zip(EARLY.static, static_NF[0], strict=True) if not np.isnan(value)}
     demographics = {"age", "male", "emergency", "antibiotic_count", "culture_count"}
     assert measured == demographics | {"heart_rate_mean", "heart_rate_max"}
     assert np.isfinite(series_NTC).sum() == 1
@@ -284,4 +286,4 @@ def test_stays_are_rows_in_the_order_of_patient_and_admission() -> None:
     people = [patient(3, stay=1), patient(1, stay=100), patient(2, stay=50)]
     rows = [chart(HEART_RATE, 2, 70, subject_id=n, stay_id=stay) for n, stay in ((3, 1), (1, 100))]
     column = features(*people, chartevents=[*rows, chart(HEART_RATE, 2, 90, stay_id=50)])[0]
-    assert column[:, STATIC.index("heart_rate_max")].tolist() == [70, 90, 70]
+    assert column[:, EARLY.static.index("heart_rate_max")].tolist() == [70, 90, 70]

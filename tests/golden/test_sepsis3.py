@@ -22,6 +22,7 @@ from mimic_tables import (
 
 from client.cohort import FlowStep, derive_sepsis3, select_cohort
 from shared_model.errors import ConfigError, EmptyCohortError
+from shared_model.study import Study
 
 DATA = Path(os.environ.get("CONSILIUM_DATA", Path(__file__).parents[3] / "shared" / "data"))
 DEMO = DATA / "mimic-iv-demo-2.2"
@@ -258,7 +259,7 @@ def test_flow_of_the_cohort() -> None:
     ("options", "step"),
     [
         ({"minimum_age": 90}, "adults"),
-        ({"prediction_hours": 100}, "alive 100 h"),
+        ({"study": Study(prediction_hours=100)}, "alive 100 h"),
         ({"cohort": "sepsis3"}, "Sepsis-3"),
     ],
 )
@@ -267,7 +268,7 @@ def test_empty_cohort_names_its_step(options: dict[str, Any], step: str) -> None
         select_cohort(hospital(chartevents=heart_rates(0, 59)), **{"cohort": "all_icu"} | options)
 
 
-@pytest.mark.parametrize("options", [{"cohort": "icu"}, {"stays": "last"}, {"prediction_hours": 0}])
+@pytest.mark.parametrize("options", [{"cohort": "icu"}, {"stays": "last"}])
 def test_unusable_arguments_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options.values())))):
         select_cohort(hospital(), **{"cohort": "all_icu"} | options)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from site_builders import Tables, chunks_of, prepared, read_tables, synthetic, tiny_encoder, write_tables
 
-from shared_model.features import SERIES, STATIC
+from shared_model.study import EARLY
 
 TIMED = {
     "chartevents": ("charttime", ["itemid", "value", "valuenum"]),
@@ -164,12 +164,12 @@ def test_what_is_stored_after_the_prediction_time_is_not_seen(hospital: Hospital
         rows.loc[moved, "storetime"] = (hospital.prediction_time(rows)[moved] + pd.Timedelta(seconds=1)).astype(str)
     found = again(hospital, tables, tmp_path)
     before = np.array(list(hospital.features.static.values()))
-    gone_F, gone_C = np.zeros(len(STATIC), bool), np.zeros(len(SERIES), bool)
+    gone_F, gone_C = np.zeros(len(EARLY.static), bool), np.zeros(len(EARLY.series), bool)
     for concept in ("creatinine", "heart_rate", "vasopressor", "urine"):
-        own_F = np.array([feature.startswith(f"{concept}_") for feature in STATIC])
+        own_F = np.array([feature.startswith(f"{concept}_") for feature in EARLY.static])
         assert np.isfinite(before[:, own_F]).any(), concept
         gone_F |= own_F
-        gone_C |= np.array([channel == concept for channel in SERIES])
+        gone_C |= np.array([channel == concept for channel in EARLY.series])
     for stay in found.static:
         assert np.isnan(found.static[stay][gone_F]).all()
         assert np.isnan(found.series[stay][:, gone_C]).all()

@@ -17,10 +17,11 @@ from client.site import ReleasePolicy
 from client.statistics import local_statistics
 from server.statistics import plan_from
 from shared_model.batch import PatientData
+from shared_model.config import RunConfig
 from shared_model.errors import ReleaseRefused
-from shared_model.features import SERIES
 from shared_model.mergeable import SCORE_BINS, Moments, Validation, merge_moments, merge_validations
 from shared_model.messages import EvaluateReply, SiteCard, Statistics, TrainReply
+from shared_model.study import EARLY
 
 VALUES = st.floats(-1e6, 1e6, width=32) | st.just(float("nan"))
 ARRAYS = npst.arrays(np.float64, st.integers(0, 30), elements=VALUES)
@@ -142,13 +143,13 @@ def test_the_plan_of_the_sites_is_the_plan_of_their_union(seed: int, sites: int,
     data = patients(24, windows=3, seed=seed, missing=missing)
     owner = np.random.default_rng(seed).integers(0, sites, len(data))
     held = {f"site {k}": local_statistics(part) for k, part in enumerate(_sites(data, owner))}
-    merged, whole = plan_from(held), plan_from({"all": local_statistics(data)})
+    merged, whole = plan_from(held, RunConfig()), plan_from({"all": local_statistics(data)}, RunConfig())
 
     assert (merged.patients, merged.deaths, merged.contract) == (whole.patients, whole.deaths, whole.contract)
     assert merged.patients == data.patients and merged.deaths == data.deaths
     for name in ("static_mean", "static_scale", "series_mean", "series_scale"):
         assert getattr(merged, name) == pytest.approx(getattr(whole, name), rel=1e-9, abs=1e-9), name
-    expected = np.nanstd(data.series_NTC.double().numpy(), axis=(0, 1)) if missing < 1 else np.ones(len(SERIES))
+    expected = np.nanstd(data.series_NTC.double().numpy(), axis=(0, 1)) if missing < 1 else np.ones(len(EARLY.series))
     assert whole.series_scale == pytest.approx(expected, rel=1e-6)
 
 
@@ -162,7 +163,7 @@ def test_no_small_count_leaves_in_a_site_card(held: int, deaths: int, cell: int)
     policy, died = ReleasePolicy(smallest_cell=cell), min(held, deaths)
     card = SiteCard(site="a", contract="c", encoder="e", device="cpu", patients=held, deaths=died)
     try:
-        left = SiteCard.read(release(card, policy))
+        left = SiteCard.read(release(card, policy), EARLY)
     except ReleaseRefused:
         assert held < cell
         return
@@ -177,7 +178,7 @@ def test_no_small_count_leaves_in_statistics(counts: list[int], held: int, death
     static = tuple((moments * len(whole.static))[: len(whole.static)])
     mixed = replace(whole, static=static, static_patients=tuple(m.count for m in static))
     try:
-        left = Statistics.read(release(mixed, policy))
+        left = Statistics.read(release(mixed, policy), EARLY)
     except ReleaseRefused:
         assert held < cell
         return
@@ -191,9 +192,9 @@ def test_no_small_count_leaves_in_statistics(counts: list[int], held: int, death
 def test_moments_of_a_channel_that_few_patients_have_do_not_leave(holders: int) -> None:
     """Many windows of one patient are still one patient."""
     policy, data = ReleasePolicy(smallest_cell=10), patients(40, windows=24, missing=0.0)
-    rare = SERIES.index("vasopressor")
+    rare = EARLY.series.index("vasopressor")
     data.series_NTC[holders:, :, rare] = float("nan")
-    left = Statistics.read(release(local_statistics(data), policy))
+    left = Statistics.read(release(local_statistics(data), policy), EARLY)
     assert (left.series[rare].count > 0) == (holders >= 10)
 
 
@@ -211,7 +212,7 @@ def test_a_validation_of_few_patients_leaves_as_zero(
 ) -> None:
     policy, whole = ReleasePolicy(smallest_cell=cell), Validation.of(*held, loss_sum=1.0)
     for reply in _replies(whole):
-        left = type(reply).read(release(reply, policy)).validation
+        left = type(reply).read(release(reply, policy), EARLY).validation
         assert _held_back(left.count, policy)
         assert whole.count >= cell or left == Validation()
 
@@ -223,7 +224,7 @@ def test_validation_tells_no_small_count_of_deaths_or_survivals(
     """The site card withholds such a count; the histogram must not tell it either."""
     policy = ReleasePolicy(smallest_cell=cell)
     for reply in _replies(Validation.of(*held, loss_sum=1.0)):
-        left = type(reply).read(release(reply, policy)).validation
+        left = type(reply).read(release(reply, policy), EARLY).validation
         assert _held_back(sum(left.positives), policy) and _held_back(sum(left.negatives), policy)
 
 

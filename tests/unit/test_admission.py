@@ -17,8 +17,10 @@ from shared_model.messages import (
     Refusal,
     SiteCard,
 )
+from shared_model.study import EARLY
 
 CONFIG = tiny_config()
+CONTRACT = contract_digest(EARLY)
 ENCODER, OTHER = "e" * 64, "f" * 64
 REFUSED = Refusal(site="Dover", kind="ReleaseRefused", reason="fewer than 10 training patients")
 MALFORMED = RecordDict({REFUSAL: ConfigRecord({"site": "Dover"})})
@@ -27,7 +29,7 @@ FAIR = validation({150: 6, 20: 6}, {20: 30})
 
 
 def _card(site: str, **changes: str) -> SiteCard:
-    held = {"contract": contract_digest(), "encoder": ENCODER, "device": "cpu"}
+    held = {"contract": CONTRACT, "encoder": ENCODER, "device": "cpu"}
     return SiteCard(site=site, patients=60, deaths=20, **(held | changes))
 
 
@@ -51,12 +53,13 @@ def test_judge_admits_by_name_and_says_why_not() -> None:
         9: _card("Clare", encoder=OTHER),
         2: _card("Mercy"),
     }
-    found = _judge(cards, {"node 4": "NoReply: no reply within the time limit"}, "")
+    found = _judge(cards, {"node 4": "NoReply: no reply within the time limit"}, CONTRACT, "")
     assert [card.site for card in found.sites.values()] == ["Avon", "Mercy"]
     assert found.name_of(3) == "Avon"
     assert found.refused == {
         "node 4": "NoReply: no reply within the time limit",
-        "Burton": f"contract {'0' * 12}, the server holds {contract_digest()[:12]}; prepare with this version",
+        "Burton": f"contract {'0' * 12}, the server holds {CONTRACT[:12]}; prepare with this version and the study of"
+        " the run",
         "Clare": f"text encoder {OTHER[:12]}, the federation uses {ENCODER[:12]}",
         "Mercy": "another site has the same name",
     }
@@ -65,22 +68,26 @@ def test_judge_admits_by_name_and_says_why_not() -> None:
 def test_what_admission_says_does_not_depend_on_who_answered_first() -> None:
     reasons = {"Mercy": "late", "Dover": "closed"}
     cards = {1: _card("Clare", contract="0" * 64), 2: _card("Avon"), 3: _card("Burton", encoder=OTHER)}
-    one = _judge(cards, dict(reasons), ENCODER)
-    other = _judge(dict(reversed(cards.items())), dict(reversed(reasons.items())), ENCODER)
+    one = _judge(cards, dict(reasons), CONTRACT, ENCODER)
+    other = _judge(dict(reversed(cards.items())), dict(reversed(reasons.items())), CONTRACT, ENCODER)
     assert list(one.refused.items()) == list(other.refused.items()) and list(one.sites) == list(other.sites)
 
 
 def test_a_name_is_taken_only_by_a_site_that_is_admitted() -> None:
-    found = _judge({1: _card("Mercy", contract="0" * 64), 2: _card("Mercy")}, {}, "")
+    found = _judge({1: _card("Mercy", contract="0" * 64), 2: _card("Mercy")}, {}, CONTRACT, "")
     assert list(found.sites) == [2]
 
 
 def test_the_common_encoder_is_the_servers_else_the_most_frequent_else_the_smallest() -> None:
     cards = {1: _card("Avon"), 2: _card("Burton", encoder=OTHER), 3: _card("Clare", encoder=OTHER)}
-    assert list(_judge(cards, {}, "").sites) == [2, 3]
-    assert list(_judge(cards, {}, ENCODER).sites) == [1]
+    assert list(_judge(cards, {}, CONTRACT, "").sites) == [2, 3]
+    assert list(_judge(cards, {}, CONTRACT, ENCODER).sites) == [1]
     tie = {1: _card("Avon", encoder=OTHER), 2: _card("Burton")}
-    assert list(_judge(tie, {}, "").sites) == [2] == list(_judge(dict(reversed(tie.items())), {}, "").sites)
+    assert (
+        list(_judge(tie, {}, CONTRACT, "").sites)
+        == [2]
+        == list(_judge(dict(reversed(tie.items())), {}, CONTRACT, "").sites)
+    )
 
 
 def test_admit_asks_every_node_once_and_keeps_every_reason() -> None:

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 
 from client.statistics import local_statistics
 from shared_model.errors import ContractError
-from shared_model.features import SERIES, STATIC, PreprocessingPlan
+from shared_model.features import PreprocessingPlan
 from shared_model.mergeable import Moments, Validation
 from shared_model.messages import (
     ARRAYS,
@@ -32,6 +32,7 @@ from shared_model.messages import (
     weights_content,
 )
 from shared_model.model import build_model
+from shared_model.study import EARLY
 
 CARD_SAMPLE = SiteCard(site="Mercy", contract="c" * 64, encoder="", device="cpu", patients=120, deaths=31)
 HELD = validation({0: 3, 199: 7}, {4: 11}, loss_sum=2.5)
@@ -161,7 +162,7 @@ def test_moments_that_are_not_finite_are_refused(key: str, number: float) -> Non
     """Merged, they would make every input of every site NaN."""
     content = statistics().content()
     with pytest.raises(ContractError, match=key):
-        Statistics.read(_with(content, METRICS, key, [number, *content[METRICS][key][1:]]))
+        Statistics.read(_with(content, METRICS, key, [number, *content[METRICS][key][1:]]), EARLY)
 
 
 def test_arrays_whose_bytes_are_no_array_are_refused() -> None:
@@ -179,7 +180,7 @@ def test_a_message_without_weights_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"bound": 6.0}, {"static_mean": [1.0] * len(STATIC)}, {"deaths": 21}, {"contract": "0" * 64}]
+    "change", [{"bound": 6.0}, {"static_mean": [1.0] * len(EARLY.static)}, {"deaths": 21}, {"contract": "0" * 64}]
 )
 def test_a_tampered_plan_is_refused(change: dict[str, object]) -> None:
     content = RecordDict({CONFIG: ORDER.config()})
@@ -189,7 +190,7 @@ def test_a_tampered_plan_is_refused(change: dict[str, object]) -> None:
 
 
 def test_a_plan_of_other_features_is_refused_although_its_digest_fits() -> None:
-    other = replace(ORDER.plan, series=tuple(reversed(SERIES)))
+    other = replace(ORDER.plan, series=tuple(reversed(EARLY.series)))
     with pytest.raises(ContractError, match="other features"):
         RoundOrder.read(RecordDict({CONFIG: replace(ORDER, plan=other).config()}))
 
@@ -201,7 +202,7 @@ def test_a_text_that_is_no_plan_is_refused(text: str) -> None:
 
 
 def test_the_plan_survives_json_to_the_last_bit_and_every_field_is_in_its_digest() -> None:
-    odd = replace(ORDER.plan, static_mean=tuple(1 / (n + 3) for n in range(len(STATIC))))
+    odd = replace(ORDER.plan, static_mean=tuple(1 / (n + 3) for n in range(len(EARLY.static))))
     assert PreprocessingPlan.from_json(odd.to_json(), digest=odd.digest) == odd
     changes = {"bound": 4.0, "patients": 99, "deaths": 0, "contract": "x", "static_scale": odd.static_mean}
     digests = {replace(odd, **{key: value}).digest for key, value in changes.items()}
@@ -243,4 +244,4 @@ def test_records_are_flowers_own_kinds() -> None:
     content = _train_reply().content()
     assert isinstance(content[ARRAYS], ArrayRecord) and isinstance(content[METRICS], MetricRecord)
     assert content[METRICS]["num-examples"] == 40
-    assert Moments() == Statistics.read(local_statistics(patients(12, missing=1.0)).content()).series[0]
+    assert Moments() == Statistics.read(local_statistics(patients(12, missing=1.0)).content(), EARLY).series[0]

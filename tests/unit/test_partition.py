@@ -8,10 +8,11 @@ import pytest
 import torch
 from site_builders import chunks_of, made_store, prepared, read_tables, synthetic, tiny_encoder, write_tables
 
-from client.prepare import short_unit
 from client.site import load_site, simulated_sites
-from shared_model.batch import TENSORS, PatientData, file_digest, open_store, read_manifest
+from client.store import short_unit
+from shared_model.batch import PatientData, open_store
 from shared_model.errors import ConfigError
+from shared_model.manifest import TENSORS, file_digest, read_manifest
 from simulations.partition import Partition, first_unit, partition_by_unit, slug
 
 PATIENTS, UNITS = 120, ("CCU", "MICU", "MICU/SICU", "Neuro SICU")

@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from site_builders import TINY, as_parquet, prepared, read_tables, synthetic, tiny_folder
 
 from client.prepare import prepare_mimic
-from shared_model.batch import MANIFEST, TENSORS, open_store, read_manifest
+from shared_model.batch import open_store
 from shared_model.contract import STORE_VERSION, contract_digest
 from shared_model.errors import ConsiliumError, EmptyCohortError, StoreError
-from shared_model.features import SERIES, STATIC, Cohort
+from shared_model.manifest import MANIFEST, TENSORS, read_manifest
+from shared_model.study import EARLY, Cohort
 
 COHORTS = ("all_icu", "sepsis3")
 
@@ -66,8 +67,8 @@ def test_the_manifest_counts_what_tensors_and_stays_hold(cohort: str, stores: di
     assert manifest["flow"][-1]["stays"] == len(stays)
     assert [step["stays"] for step in manifest["flow"]] == sorted((s["stays"] for s in manifest["flow"]), reverse=True)
     assert manifest["units"] == sorted(stays["unit"].unique())
-    assert data.static_NF.shape == (len(stays), len(STATIC))
-    assert data.series_NTC.shape == (len(stays), 24, len(SERIES))
+    assert data.static_NF.shape == (len(stays), len(EARLY.static))
+    assert data.series_NTC.shape == (len(stays), 24, len(EARLY.series))
 
 
 @pytest.mark.parametrize("cohort", COHORTS)
@@ -102,13 +103,13 @@ def test_a_heart_rate_in_the_store_is_the_mean_of_the_charted_hour(source: Path,
         if 0 <= hour < 24:
             expected[row[stay], hour] = mean
     assert np.isfinite(expected).mean() > 0.8
-    np.testing.assert_allclose(data.series_NTC[:, :, SERIES.index("heart_rate")].numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(data.series_NTC[:, :, EARLY.series.index("heart_rate")].numpy(), expected, rtol=1e-5)
 
 
 def test_the_manifest_names_versions_and_digests(source: Path, stores: dict[str, Path]) -> None:
     manifest, tables = read_manifest(stores["all_icu"]), read_tables(source)
     assert manifest["store_version"] == STORE_VERSION
-    assert manifest["contract"] == contract_digest()
+    assert manifest["contract"] == contract_digest(EARLY)
     assert manifest["tensors_sha256"] == contents(stores["all_icu"])[TENSORS]
     assert manifest["cohort"] == "all_icu"
     assert manifest["source"] == source.name
@@ -221,14 +222,16 @@ def test_a_spoiled_store_is_refused_in_one_line(how: str, copy: Path) -> None:
 
 @pytest.mark.parametrize("cohort", COHORTS)
 def test_the_rejects_are_the_impossible_values_with_reasons(cohort: str, stores: dict[str, Path]) -> None:
-    rejects, manifest = pd.read_parquet(stores[cohort] / "rejects.parquet"), read_manifest(stores[cohort])
-    counted = (rejects["concept"] + ": " + rejects["reason"]).value_counts().to_dict()
-    assert counted == manifest["rejects"]
-    assert {"outside plausible range", "not a number"} <= set(rejects["reason"])
-    heart = rejects.query("concept == 'heart_rate' and reason == 'outside plausible range'")["value"]
+    rejects, manifest = pd.read_parquet(stores[cohort] / "rejects" / "events.parquet"), read_manifest(stores[cohort])
+    counted = (rejects["source"] + "|" + rejects["concept"] + ": " + rejects["rule"]).value_counts().to_dict()
+    told = manifest["event_checks"]
+    dropped = [c for c in told if c["action"] == "dropped" and c["rule"] != "duplicate row"]
+    assert counted == {f"{c['table']}|{c['rule']}": c["rows"] for c in dropped}
+    assert {"outside plausible range", "not a number"} <= set(rejects["rule"])
+    heart = rejects.query("concept == 'heart_rate' and rule == 'outside plausible range'")["value"]
     assert len(heart) > 0
     assert not heart.between(0, 300).any()
-    assert rejects.loc[rejects["reason"] == "not a number", "value"].isna().all()
+    assert rejects.loc[rejects["rule"] == "not a number", "value"].isna().all()
     stays = pd.read_parquet(stores[cohort] / "stays.parquet")
     assert set(rejects["stay_id"]) <= set(stays["stay_id"])
 

@@ -10,8 +10,9 @@ from site_builders import TINY, synthetic, table_file, tiny_folder, write_csv
 
 from client.notes import resolve_encoder
 from client.site import load_site
-from shared_model.batch import TENSORS, file_digest, open_store, read_manifest
+from shared_model.batch import open_store
 from shared_model.errors import ConfigError
+from shared_model.manifest import TENSORS, file_digest, read_manifest
 
 COMMAND = Path(sys.executable).parent / "consilium-site"
 
@@ -93,9 +94,11 @@ def test_prepare_twice_prints_the_flow_and_gives_one_store(tmp_path: Path) -> No
     digest, manifest = file_digest(tmp_path / "store" / TENSORS), read_manifest(tmp_path / "store")
     for step in manifest["flow"]:
         assert any(step["step"] in line and f"{step['stays']:,} stays" in line for line in first.stdout.splitlines())
-    assert manifest["rejects"]
-    for reason, rows in manifest["rejects"].items():
-        assert any(reason in line and f"{rows:,} rows rejected" in line for line in first.stdout.splitlines())
+    checks = manifest["row_checks"] + manifest["event_checks"]
+    assert checks
+    for found in checks:
+        told = f"{found['rows']:,} rows {found['action']}"
+        assert any(found["rule"] in line and told in line for line in first.stdout.splitlines())
     assert first.stdout.splitlines()[-1] == f"prepared: {tmp_path / 'store'}"
     assert "reading tables" in first.stderr
     again = run("prepare", config)

@@ -1,0 +1,84 @@
+"""The files of a MIMIC-IV folder: which tables are there, and do their headers fit the schema. Reads no rows."""
+
+import csv
+import gzip
+import zlib
+from difflib import get_close_matches
+from pathlib import Path
+
+from shared_model.errors import MissingColumnError, MissingTableError, NotAMimicFolderError, UnreadableTableError
+from shared_model.schema import TABLES, Table
+
+SUFFIXES = (".csv.gz", ".parquet", ".csv")
+_GZIP_FAULTS = (OSError, EOFError, zlib.error)
+
+
+def find_tables(folder: Path, tables: tuple[Table, ...] = TABLES) -> dict[str, Path]:
+    """Table name to file, after checking layout, required tables and every file's columns.
+
+    Raises NotAMimicFolderError, MissingTableError, MissingColumnError or UnreadableTableError.
+    """
+    if not (folder / "hosp").is_dir() or not (folder / "icu").is_dir():
+        raise NotAMimicFolderError(f"{folder}: no MIMIC-IV folder; it needs hosp/ and icu/ with the tables in them")
+    files: dict[str, Path] = {}
+    for table in tables:
+        found = [f for s in SUFFIXES if (f := folder / table.folder / f"{table.name}{s}").is_file()]
+        if found:
+            files[table.name] = found[0]
+            _check_columns(table, found[0], _columns(found[0]))
+        elif table.required:
+            expected = f"{table.folder}/{table.name}{SUFFIXES[0]}"
+            raise MissingTableError(f"{folder}: required table {expected} is absent (also looked for .parquet, .csv)")
+    return files
+
+
+def verify_checksum(file: Path) -> None:
+    """Read a gzip file to its end and compare its checksum, which DuckDB does not. Raises UnreadableTableError."""
+    if file.suffix != ".gz":
+        return
+    try:
+        with gzip.open(file) as content:
+            while content.read(1 << 20):
+                pass
+    except _GZIP_FAULTS as error:
+        raise UnreadableTableError(f"{file}: its gzip data is truncated or damaged; copy the file again") from error
+
+
+def quoted(text: Path | str) -> str:
+    """A path or a name as an SQL string."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def _columns(file: Path) -> list[str]:
+    return _parquet_columns(file) if file.suffix == ".parquet" else csv_columns(file)
+
+
+def csv_columns(file: Path) -> list[str]:
+    """The names in a header line. Raises UnreadableTableError."""
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as text:
+            return [name.strip() for name in next(csv.reader(text), [])]
+    except (*_GZIP_FAULTS, csv.Error) as error:
+        raise UnreadableTableError(
+            f"{file}: its header cannot be read ({type(error).__name__}); copy it again"
+        ) from error
+
+
+def _parquet_columns(file: Path) -> list[str]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return list(parquet.read_schema(file).names)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UnreadableTableError(f"{file}: not a complete Parquet file; copy it again") from error
+
+
+def _check_columns(table: Table, file: Path, present: list[str]) -> None:
+    for name in table.columns:
+        if name not in present:
+            lower = {held.lower(): held for held in present}
+            close = get_close_matches(name, lower, n=1)
+            hint = f"; is it {lower[close[0]]!r}?" if close else "."
+            raise MissingColumnError(f"{file}: no column {name!r}{hint} It has: {', '.join(present)}")
