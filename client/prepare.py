@@ -112,6 +112,7 @@ def prepare_mimic(
         facts = {
             "source": described_as or source.name,
             "cohort": cohort,
+            "flag": flag,
             "stays_of_a_patient": stays,
             "prediction_hours": study.prediction_hours,
             "profile": study.profile,

@@ -26,7 +26,7 @@ from shared_model.errors import ContractError
 from shared_model.features import PreprocessingPlan
 from shared_model.mergeable import SCORE_BINS, Moments, Validation
 from shared_model.records import METRICS, config_of, count, counts, finite, finite_list, metrics_of, typed
-from shared_model.study import Study
+from shared_model.study import EARLY, Study
 
 DESCRIBE, STATISTICS, TRAIN, EVALUATE = "query.describe", "query.statistics", "train", "evaluate"
 ARRAYS, CONFIG, CARD, REFUSAL = "arrays", "config", "card", "refusal"
@@ -98,7 +98,7 @@ class Statistics:
         )
 
     @classmethod
-    def read(cls, content: RecordDict, study: Study) -> "Statistics":
+    def read(cls, content: RecordDict, study: Study = EARLY) -> "Statistics":
         """Raises ContractError when a list has another length or holds what no moment can be."""
         static = len(study.static)
         metrics, features = metrics_of(content), static + len(study.series)

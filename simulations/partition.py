@@ -21,6 +21,7 @@ from shared_model.manifest import read_manifest, study_of
 _OF_THE_EXTRACT = {
     "source",
     "cohort",
+    "flag",
     "stays_of_a_patient",
     "prediction_hours",
     "profile",
@@ -117,6 +118,8 @@ def _write_configs(folder: Path, sites: dict[str, Path], manifest: dict[str, Any
             document = {
                 "site": unit,
                 "store": str(store.resolve()),
+                "cohort": manifest["cohort"],
+                "flag": manifest["flag"],
                 **manifest["study"],
                 "encoder": manifest["encoder"]["name"],
                 "release": {"smallest_cell": smallest_cell},

@@ -91,7 +91,7 @@ def as_parquet(source: Path, folder: Path, *, typed: bool) -> Path:
     """The same extract as Parquet: typed by pandas' guess, as people export it, or all text."""
     for name in FOLDER:
         text = gzip.decompress(table_file(source, name).read_bytes()).decode()
-        rows = pd.read_csv(io.StringIO(text), dtype=None if typed else str)
+        rows = pd.read_csv(io.StringIO(text), dtype=None if typed else str, keep_default_na=False, na_values=[""])
         for column in [c for c in rows if typed and c.endswith("time")]:
             rows[column] = pd.to_datetime(rows[column])
         file = table_file(folder, name, ".parquet")
@@ -152,7 +152,7 @@ def made_store(folder: Path, *, patient: list[int], unit: list[str], death: list
     )
     stays = pd.DataFrame({"subject_id": patient, "stay_id": rows, "unit": unit, "label": death})
     facts = {"source": "made", "cohort": "all_icu", "prediction_hours": 24.0, "profile": "early"}
-    facts |= {"label": "in_hospital", "row_checks": [], "event_checks": []}
+    facts |= {"flag": "", "label": "in_hospital", "row_checks": [], "event_checks": []}
     facts |= {"rules_version": "test", "encoder": {"name": "none", "digest": "0"}, "flow": []}
     folder.mkdir(parents=True)
     write_store(folder, data, stays, EARLY, facts)

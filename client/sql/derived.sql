@@ -29,6 +29,9 @@ suspected AS (
 organs AS (
     SELECT stay_id, arg_max(sofa_24hours, hr) AS sofa_score FROM known.sofa_hourly GROUP BY stay_id
 ),
+coded AS (
+    SELECT DISTINCT stay_id FROM stay_code
+),
 ventilated AS (
     SELECT DISTINCT stay_id FROM known.ventilation WHERE status = 'InvasiveVent'
 )
@@ -39,8 +42,9 @@ SELECT
     sofa_score,
     sapsii,
     sapsii_prob,
-    charlson_score,
-    metastatic_solid_tumor,
+    -- Without an earlier coded admission nothing is known, which is not the same as no disease.
+    CASE WHEN coded.stay_id IS NOT NULL THEN charlson_score END AS charlson_score,
+    CASE WHEN coded.stay_id IS NOT NULL THEN metastatic_solid_tumor END AS metastatic_solid_tumor,
     ventilated.stay_id IS NOT NULL AS vent_status,
     coalesce(antibiotic_num, 0) AS antibiotic_num,
     coalesce(specimen_count, 0) AS specimen_count,
@@ -57,4 +61,5 @@ LEFT JOIN organs ON stay.stay_id = organs.stay_id
 LEFT JOIN ventilated ON stay.stay_id = ventilated.stay_id
 LEFT JOIN sapsii ON stay.stay_id = sapsii.stay_id
 LEFT JOIN charlson ON stay.stay_id = charlson.stay_id
+LEFT JOIN coded ON stay.stay_id = coded.stay_id
 ORDER BY stay.n;

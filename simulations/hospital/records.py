@@ -1,4 +1,4 @@
-"""The registry: ``patients``, ``admissions``, ``icustays``, ``services`` and ``diagnoses_icd`` of the synthetic hospitals.
+"""The registry of the synthetic hospitals: ``patients``, ``admissions``, ``icustays``, ``services``, ``diagnoses_icd``.
 
 Chronic conditions follow the chronic burden and age and stay with the patient, so the codes of an earlier admission say
 something about a later one. Acute codes belong to one admission and are assigned at its discharge.

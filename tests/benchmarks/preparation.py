@@ -86,7 +86,7 @@ def measure(folder: Path, copies: tuple[int, ...] = COPIES) -> Table:
     for name, aim, cells in _figures(list(scales.values())):
         table.add_row(name, *cells, aim)
     small, large = min(copies), max(copies)
-    table.add_row("seconds, to import the libraries alone", *[f"{imported[-1]:.1f}"] * len(copies), "")
+    table.add_row("seconds, to import client.prepare alone", *[f"{imported[-1]:.1f}"] * len(copies), "")
     if large > small:
         growth = f"{scales[large].prepare / scales[small].prepare:.1f}"
         table.add_row(f"seconds, x{large} over x{small}", *[""] * (len(copies) - 1), growth, f"{large / small:g}")

@@ -45,6 +45,10 @@ def rejects(**rows: list[Row]) -> list[tuple[Any, ...]]:
     return mapped(**rows).execute("SELECT concept, value, rule FROM rejects ORDER BY ALL").fetchall()
 
 
+def checks(**rows: list[Row]) -> list[tuple[Any, ...]]:
+    return mapped(**rows).execute("SELECT * FROM event_check ORDER BY ALL").fetchall()
+
+
 def values(**rows: list[Row]) -> list[float]:
     return [value for _, value in events(**rows)]
 
@@ -71,9 +75,21 @@ def test_temperature_is_in_celsius(itemid: int, value: float, celsius: float) ->
     assert events(chartevents=[chart(itemid, 2, value)]) == [("temperature", celsius)]
 
 
-@pytest.mark.parametrize(("itemid", "value"), [(CELSIUS, 98.6), (FAHRENHEIT, 37.0)])
-def test_a_temperature_under_the_other_units_item_is_rejected(itemid: int, value: float) -> None:
-    assert [reason for _, _, reason in rejects(chartevents=[chart(itemid, 2, value)])] == [OUT_OF_RANGE]
+@pytest.mark.parametrize(
+    ("itemid", "value", "rule"),
+    [(CELSIUS, 98.6, "Fahrenheit in a Celsius item"), (FAHRENHEIT, 37.0, "Celsius in a Fahrenheit item")],
+)
+def test_a_temperature_under_the_other_units_item_is_converted_and_counted(
+    itemid: int, value: float, rule: str
+) -> None:
+    rows = [chart(itemid, 2, value), chart(itemid, 3, value)]
+    assert events(chartevents=rows) == [("temperature", 37.0)] * 2
+    assert checks(chartevents=rows) == [("chartevents", f"temperature: {rule}", "converted", 2)]
+
+
+@pytest.mark.parametrize(("itemid", "value"), [(CELSIUS, 70), (CELSIUS, 109), (FAHRENHEIT, 50), (FAHRENHEIT, 20)])
+def test_a_temperature_that_fits_neither_unit_is_rejected(itemid: int, value: float) -> None:
+    assert rejects(chartevents=[chart(itemid, 2, value)]) == [("temperature", value, OUT_OF_RANGE)]
 
 
 @pytest.mark.parametrize(("value", "percent"), [(0.4, 40), (0.21, 21), (1.0, 100), (21, 21), (60, 60), (100, 100)])
@@ -110,9 +126,12 @@ def test_every_value_is_an_event_or_a_reject_and_both_are_counted() -> None:
         labevents=[lab(CREATININE, 2, 1.2), lab(SODIUM, 2, "ERROR")],
     )
     select_cohort(connection, "all_icu")
-    counts = map_events(connection)
-    assert counts["events"] == {"creatinine": 1, "heart_rate": 1}
-    assert counts["rejects"] == {"heart_rate: outside plausible range": 2, "sodium: not a number": 1}
+    cut_to_known(connection, EARLY)
+    assert map_events(connection) == {"creatinine": 1, "heart_rate": 1}
+    assert connection.execute("FROM event_check ORDER BY ALL").fetchall() == [
+        ("chartevents", "heart_rate: outside plausible range", "dropped", 2),
+        ("labevents", "sodium: not a number", "dropped", 1),
+    ]
 
 
 @pytest.mark.parametrize(("hours", "used"), [(-5, True), (-6, True), (-6 - MINUTE, False), (-30, False)])
@@ -174,7 +193,7 @@ def test_mg_per_kg_with_a_weight_of_one_is_really_mcg() -> None:
 def test_a_rate_in_an_unknown_unit_is_rejected(itemid: int, unit: str | None) -> None:
     rows = [infusion(itemid, 2, 3, 2.0, rateuom=unit)]
     assert events(inputevents=rows) == []
-    assert rejects(inputevents=rows) == [("vasopressor", None, "unit has no conversion")]
+    assert rejects(inputevents=rows) == [("vasopressor", 2.0, "unit has no conversion")]
 
 
 def test_a_bolus_without_rate_and_a_drug_that_is_no_vasopressor_are_no_events() -> None:
@@ -244,8 +263,9 @@ def test_the_last_of_several_values_of_one_time_is_the_one_stored_last_then_the_
 def test_what_was_not_measured_is_nan_and_not_zero() -> None:
     static_NF, series_NTC = features(chartevents=[chart(HEART_RATE, 3, 80)])
     measured = {name for name, value in zip(EARLY.static, static_NF[0], strict=True) if not np.isnan(value)}
-    demographics = {"age", "male", "emergency", "antibiotic_count", "culture_count"}
-    assert measured == demographics | {"heart_rate_mean", "heart_rate_max"}
+    counts = {"antibiotic_num", "specimen_count", "positive_culture", "vent_status"}
+    scores = {"sofa_score", "sapsii", "sapsii_prob"}  # what is missing scores 0 in them
+    assert measured == {"age", "male", "emergency"} | counts | scores | {"heart_rate_mean", "heart_rate_max"}
     assert np.isfinite(series_NTC).sum() == 1
 
 
@@ -273,13 +293,13 @@ def test_antibiotics_are_counted_by_name_until_the_prediction_time() -> None:
     known = [antibiotic(3), antibiotic(9), antibiotic(-23, drug="Cefepime"), antibiotic(24, drug="Meropenem")]
     other = [antibiotic(25, drug="Linezolid"), antibiotic(-24, drug="Ampicillin"), antibiotic(3, drug="Propofol")]
     eye = [antibiotic(4, drug="Ciprofloxacin", route="OU")]
-    assert static("antibiotic_count", prescriptions=known + other + eye) == 3
+    assert static("antibiotic_num", prescriptions=known + other + eye) == 3
 
 
 def test_cultures_are_counted_by_specimen_until_the_prediction_time() -> None:
     known = [culture(2, 1), culture(2, 1), culture(-23, 2), culture(24, 3)]
-    assert static("culture_count", microbiologyevents=[*known, culture(25, 4), culture(-24, 5)]) == 3
-    assert static("culture_count", microbiologyevents=[culture(2, 1, subject_id=2)]) == 0
+    assert static("specimen_count", microbiologyevents=[*known, culture(25, 4), culture(-24, 5)]) == 3
+    assert static("specimen_count", microbiologyevents=[culture(2, 1, subject_id=2)]) == 0
 
 
 def test_stays_are_rows_in_the_order_of_patient_and_admission() -> None:

@@ -21,6 +21,7 @@ TIMED = {
     "outputevents": ("charttime", ["itemid", "value"]),
     "inputevents": ("starttime", ["itemid", "rate", "rateuom", "patientweight"]),
     "prescriptions": ("starttime", ["drug", "drug_type", "route"]),
+    "services": ("transfertime", ["curr_service"]),
     "microbiologyevents": ("charttime", ["micro_specimen_id", "org_itemid", "org_name", "spec_type_desc"]),
     "radiology": ("charttime", ["text"]),
     "discharge": ("charttime", ["text"]),
@@ -170,10 +171,13 @@ def test_what_is_stored_after_the_prediction_time_is_not_seen(hospital: Hospital
         assert np.isfinite(before[:, own_F]).any(), concept
         gone_F |= own_F
         gone_C |= np.array([channel == concept for channel in EARLY.series])
+    scores = {"sofa_score", "sapsii", "sapsii_prob"}  # they are made of what is gone
+    same_F = ~gone_F & ~np.array([feature in scores for feature in EARLY.static])
     for stay in found.static:
         assert np.isnan(found.static[stay][gone_F]).all()
+        assert np.isnan(found.static[stay][EARLY.static.index("sofa_score")])  # no heart rate, no hours
         assert np.isnan(found.series[stay][:, gone_C]).all()
-        np.testing.assert_array_equal(found.static[stay][~gone_F], hospital.features.static[stay][~gone_F])
+        np.testing.assert_array_equal(found.static[stay][same_F], hospital.features.static[stay][same_F])
         np.testing.assert_array_equal(found.series[stay][:, ~gone_C], hospital.features.series[stay][:, ~gone_C])
 
 
@@ -230,6 +234,35 @@ def test_how_the_stay_ends_changes_labels_and_no_feature(hospital: Hospital, tmp
     assert found.label == {stay: not label for stay, label in hospital.features.label.items()}
 
 
+def _coded(hospital: Hospital, earlier: bool) -> pd.Series:
+    """Which diagnosis codes are of an admission that ended before the stay's own began; or the others."""
+    admissions = hospital.tables["admissions"].set_index("hadm_id")
+    codes, own = hospital.tables["diagnoses_icd"], hospital.stays.set_index("subject_id")["hadm_id"].astype(str)
+    begun = pd.to_datetime(codes["subject_id"].astype(int).map(own).map(admissions["admittime"]))
+    ended = pd.to_datetime(codes["hadm_id"].map(admissions["dischtime"]))
+    known = begun.notna()
+    return known & (ended < begun if earlier else ended >= begun)
+
+
+def test_codes_of_this_and_of_later_admissions_change_nothing(hospital: Hospital, tmp_path: Path) -> None:
+    """They are assigned at discharge. Every one becomes a metastatic tumour, which no score could overlook."""
+    tables, late = hospital.edited(), _coded(hospital, earlier=False)
+    assert late.sum() > 100
+    tables["diagnoses_icd"].loc[late, ["icd_code", "icd_version"]] = ["C787", "10"]
+    assert changed_stays(hospital.features, again(hospital, tables, tmp_path)) == set()
+
+
+def test_codes_of_earlier_admissions_are_known(hospital: Hospital, tmp_path: Path) -> None:
+    tables, early = hospital.edited(), _coded(hospital, earlier=True)
+    tables["diagnoses_icd"].loc[early, ["icd_code", "icd_version"]] = ["C787", "10"]
+    found = again(hospital, tables, tmp_path)
+    coded = hospital.stays["subject_id"].astype(str).isin(tables["diagnoses_icd"].loc[early, "subject_id"])
+    assert 3 < coded.sum() < len(coded)
+    tumour = EARLY.static.index("metastatic_solid_tumor")
+    for stay, known in zip(hospital.stays["stay_id"], coded, strict=True):
+        assert found.static[stay][tumour] == 1 if known else np.isnan(found.static[stay][tumour])
+
+
 @pytest.mark.parametrize("remove", [False, True], ids=["changed", "removed"])
 def test_one_patients_rows_reach_no_other_patient(remove: bool, hospital: Hospital, tmp_path: Path) -> None:
     rng, tables = np.random.default_rng(6), hospital.edited()
@@ -248,7 +281,7 @@ def test_patients_admitted_in_the_same_hour_do_not_mix(hospital: Hospital, tmp_p
     """De-identified patients live in different years, which would hide a join by time alone; here nobody does."""
     tables = hospital.edited()
     stays = hospital.stays.set_index("subject_id")
-    shift = pd.Timestamp("2150-06-01") - stays["intime"]
+    shift = pd.Timestamp("2150-06-01") - stays["intime"].dt.floor("h")  # SOFA's hours are those of the clock
     admitted = pd.to_datetime(tables["admissions"].set_index("hadm_id")["admittime"])
     own = admitted[stays["hadm_id"].astype(str)].set_axis(stays.index)
     years = (own + shift).dt.year - own.dt.year

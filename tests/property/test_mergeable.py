@@ -163,7 +163,7 @@ def test_no_small_count_leaves_in_a_site_card(held: int, deaths: int, cell: int)
     policy, died = ReleasePolicy(smallest_cell=cell), min(held, deaths)
     card = SiteCard(site="a", contract="c", encoder="e", device="cpu", patients=held, deaths=died)
     try:
-        left = SiteCard.read(release(card, policy), EARLY)
+        left = SiteCard.read(release(card, policy))
     except ReleaseRefused:
         assert held < cell
         return
@@ -178,7 +178,7 @@ def test_no_small_count_leaves_in_statistics(counts: list[int], held: int, death
     static = tuple((moments * len(whole.static))[: len(whole.static)])
     mixed = replace(whole, static=static, static_patients=tuple(m.count for m in static))
     try:
-        left = Statistics.read(release(mixed, policy), EARLY)
+        left = Statistics.read(release(mixed, policy))
     except ReleaseRefused:
         assert held < cell
         return
@@ -194,7 +194,7 @@ def test_moments_of_a_channel_that_few_patients_have_do_not_leave(holders: int) 
     policy, data = ReleasePolicy(smallest_cell=10), patients(40, windows=24, missing=0.0)
     rare = EARLY.series.index("vasopressor")
     data.series_NTC[holders:, :, rare] = float("nan")
-    left = Statistics.read(release(local_statistics(data), policy), EARLY)
+    left = Statistics.read(release(local_statistics(data), policy))
     assert (left.series[rare].count > 0) == (holders >= 10)
 
 
@@ -212,7 +212,7 @@ def test_a_validation_of_few_patients_leaves_as_zero(
 ) -> None:
     policy, whole = ReleasePolicy(smallest_cell=cell), Validation.of(*held, loss_sum=1.0)
     for reply in _replies(whole):
-        left = type(reply).read(release(reply, policy), EARLY).validation
+        left = type(reply).read(release(reply, policy)).validation
         assert _held_back(left.count, policy)
         assert whole.count >= cell or left == Validation()
 
@@ -224,7 +224,7 @@ def test_validation_tells_no_small_count_of_deaths_or_survivals(
     """The site card withholds such a count; the histogram must not tell it either."""
     policy = ReleasePolicy(smallest_cell=cell)
     for reply in _replies(Validation.of(*held, loss_sum=1.0)):
-        left = type(reply).read(release(reply, policy), EARLY).validation
+        left = type(reply).read(release(reply, policy)).validation
         assert _held_back(sum(left.positives), policy) and _held_back(sum(left.negatives), policy)
 
 

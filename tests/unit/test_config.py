@@ -12,6 +12,7 @@ from client.site import SIMULATED_SITES, load_site, resolve_site, simulated_site
 from shared_model.config import RunConfig
 from shared_model.errors import ConfigError
 from shared_model.model import ModelConfig
+from shared_model.study import EARLY
 
 SECRET = "correct horse battery"  # noqa: S105 - stands for whatever else a file holds
 
@@ -66,9 +67,13 @@ def test_a_run_config_is_frozen() -> None:
 
 
 def test_the_models_sizes_come_from_the_run_config() -> None:
-    sizes = {name: 3 + n for n, name in enumerate(ModelConfig.__dataclass_fields__) if name != "dropout"}
+    fixed = {"dropout", "static_features", "series_channels"}
+    sizes = {name: 3 + n for n, name in enumerate(ModelConfig.__dataclass_fields__) if name not in fixed}
     assert RunConfig(**sizes, dropout=0.4).model == ModelConfig(**sizes, dropout=0.4)
     assert RunConfig().model == ModelConfig()
+    paper = RunConfig(profile="paper", window_hours=24, window_step_hours=24, window_statistics="max,min,mean,sd")
+    assert paper.model.static_features == len(EARLY.static) + 2
+    assert paper.model.series_channels == 4 * len(EARLY.series)
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 12, 50])
@@ -131,7 +136,7 @@ def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         ({"release": {"smallest_cell": 0}}, "release.smallest_cell", "greater than or equal to 1"),
         ({"release": {"largest_megabytes": 0}}, "release.largest_megabytes", "greater than 0"),
         ({"release": SECRET}, "release", "valid dictionary"),
-        ({"cohort": SECRET}, "cohort", "'sepsis3' or 'all_icu'"),
+        ({"cohort": SECRET}, "cohort", "'sepsis3', 'icd', 'flag' or 'all_icu'"),
         ({"source": {"format": SECRET, "path": "x"}}, "source.format", "'mimic-iv'"),
         ({"source": {"format": "mimic-iv"}}, "source.path", "required"),
         ({"site": "   "}, "site", "at least 1"),

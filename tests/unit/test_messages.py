@@ -9,6 +9,7 @@ import torch
 from builders import over_the_wire, patients, statistics, tiny_config, tiny_plan, validation
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from client.app import _order
 from client.statistics import local_statistics
 from shared_model.errors import ContractError
 from shared_model.features import PreprocessingPlan
@@ -162,7 +163,7 @@ def test_moments_that_are_not_finite_are_refused(key: str, number: float) -> Non
     """Merged, they would make every input of every site NaN."""
     content = statistics().content()
     with pytest.raises(ContractError, match=key):
-        Statistics.read(_with(content, METRICS, key, [number, *content[METRICS][key][1:]]), EARLY)
+        Statistics.read(_with(content, METRICS, key, [number, *content[METRICS][key][1:]]))
 
 
 def test_arrays_whose_bytes_are_no_array_are_refused() -> None:
@@ -191,7 +192,15 @@ def test_a_tampered_plan_is_refused(change: dict[str, object]) -> None:
 
 def test_a_plan_of_other_features_is_refused_although_its_digest_fits() -> None:
     other = replace(ORDER.plan, series=tuple(reversed(EARLY.series)))
+    order = Message(RecordDict({CONFIG: replace(ORDER, plan=other).config()}), dst_node_id=1, message_type="train")
     with pytest.raises(ContractError, match="other features"):
+        _order(order, tiny_config())
+
+
+@pytest.mark.parametrize("key", ["static_mean", "static_scale", "series_mean", "series_scale"])
+def test_a_plan_with_a_number_too_few_is_refused_although_its_digest_fits(key: str) -> None:
+    other = replace(ORDER.plan, **{key: getattr(ORDER.plan, key)[1:]})
+    with pytest.raises(ContractError, match="one mean and one scale"):
         RoundOrder.read(RecordDict({CONFIG: replace(ORDER, plan=other).config()}))
 
 
@@ -244,4 +253,4 @@ def test_records_are_flowers_own_kinds() -> None:
     content = _train_reply().content()
     assert isinstance(content[ARRAYS], ArrayRecord) and isinstance(content[METRICS], MetricRecord)
     assert content[METRICS]["num-examples"] == 40
-    assert Moments() == Statistics.read(local_statistics(patients(12, missing=1.0)).content(), EARLY).series[0]
+    assert Moments() == Statistics.read(local_statistics(patients(12, missing=1.0)).content()).series[0]

@@ -61,9 +61,7 @@ def embedded(
         for row in given or []:
             marks = ", ".join("?" for _ in row)
             connection.execute(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({marks})", list(row.values()))
-    connection.execute(
-        "CREATE TABLE numbered (n INT, subject_id INT, hadm_id INT, intime TIMESTAMP, prediction_time TIMESTAMP)"
-    )
+    connection.execute("CREATE TABLE numbered (n INT, subject_id INT, hadm_id INT, intime TIMESTAMP, cutoff TIMESTAMP)")
     for n, hadm_id in enumerate((11, 21)):
         connection.execute("INSERT INTO numbered VALUES (?, ?, ?, ?, ?)", [n, n + 1, hadm_id, at(0), at(24)])
     return embed_notes(connection, 2, encoder)

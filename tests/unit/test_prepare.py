@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(stores: dict[str, Path], tmp_path: Path) -> Path:
     """A store that a test may spoil."""
     folder = tmp_path / "copy"
-    folder.mkdir()
-    for file in stores["sepsis3"].iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(stores["sepsis3"], folder)
     return folder
 
 
@@ -136,7 +135,7 @@ def test_a_preparation_that_does_not_end_leaves_nothing_new(
         raise ending
 
     before = contents(tmp_path)
-    monkeypatch.setattr("client.prepare.build_features", stop)
+    monkeypatch.setattr("client.windows.build_features", stop)
     for store in (tmp_path / "new", copy):
         with pytest.raises(type(ending)):
             prepare_mimic(tiny, store, cohort="all_icu", encoder="none")
@@ -187,9 +186,7 @@ def _drop_a_tensor(store: Path) -> None:
 
 
 def _remove(store: Path) -> None:
-    for file in store.iterdir():
-        file.unlink()
-    store.rmdir()
+    shutil.rmtree(store)
 
 
 SPOILED: dict[str, tuple[bool, Callable[[Path], Any]]] = {

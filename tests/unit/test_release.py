@@ -71,7 +71,7 @@ def test_what_is_not_on_the_list_does_not_leave(thing: object) -> None:
 
 def test_what_is_large_enough_leaves_unchanged() -> None:
     assert SiteCard.read(release(CARD, POLICY)) == CARD
-    assert Statistics.read(release(statistics(), POLICY), EARLY) == statistics()
+    assert Statistics.read(release(statistics(), POLICY)) == statistics()
     assert EvaluateReply.read(release(EvaluateReply(validation=HELD), POLICY)).validation == HELD
     assert TrainReply.read(release(_update(), POLICY)).weights.keys() == _update().weights.keys()
 
@@ -100,7 +100,7 @@ def test_statistics_leave_out_features_that_few_patients_have() -> None:
         static=(Moments(90, 1.0, 2.0), Moments(10, 1.0, 2.0), *whole.static[2:]),
         static_patients=(9, 10, *whole.static_patients[2:]),
     )
-    found = Statistics.read(release(mixed, POLICY), EARLY)
+    found = Statistics.read(release(mixed, POLICY))
     assert found.static[0] == Moments()
     assert found.static_patients[:2] == (0, 10)
     assert found.static[1:] == mixed.static[1:] and found.series == mixed.series
@@ -109,9 +109,9 @@ def test_statistics_leave_out_features_that_few_patients_have() -> None:
 def test_statistics_of_few_patients_do_not_leave_and_few_deaths_are_withheld() -> None:
     with pytest.raises(ReleaseRefused, match=r"release\.smallest_cell"):
         release(statistics(patients=9), POLICY)
-    assert Statistics.read(release(statistics(deaths=9), POLICY), EARLY).deaths == 0
-    assert Statistics.read(release(statistics(deaths=41), POLICY), EARLY).deaths == 0  # 9 survivors
-    assert Statistics.read(release(statistics(deaths=40), POLICY), EARLY).deaths == 40
+    assert Statistics.read(release(statistics(deaths=9), POLICY)).deaths == 0
+    assert Statistics.read(release(statistics(deaths=41), POLICY)).deaths == 0  # 9 survivors
+    assert Statistics.read(release(statistics(deaths=40), POLICY)).deaths == 40
 
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -199,7 +199,7 @@ def test_the_client_app_answers_every_message_from_a_whole_store(tmp_path: Path)
     card = SiteCard.read(_send(DESCRIBE, context).content)
     assert (card.site, card.contract, card.encoder) == ("Mercy", contract_digest(EARLY), "e" * 64)
     assert (card.patients, card.deaths) == (40, 13)
-    assert Statistics.read(_send(STATISTICS, context).content, EARLY).patients == 40
+    assert Statistics.read(_send(STATISTICS, context).content).patients == 40
     update = TrainReply.read(_send(TRAIN, context).content)
     assert update.examples == update.validation.count == 40
     assert EvaluateReply.read(_send(EVALUATE, context).content).validation == update.validation
