@@ -6,6 +6,7 @@ whatever
 a site calls itself. The order of the page is the order of this file.
 """
 
+from server.report_cohort import COHORT
 from server.report_style import MACROS
 
 _HEAD = """<!DOCTYPE html>
@@ -28,7 +29,9 @@ data:">
 <h1>{% for part in headline.split("held-out") %}{{ part }}
 {%- if not loop.last %}<span class="whole">held-out</span>{% endif %}{% endfor %}</h1>
 {% if run.data %}
-<p class="lede">Risk of death, predicted {{ run.data.prediction_hours|digits }} hours after admission to
+<p class="lede">Risk of death in
+{{ "the ICU" if run.data.label == "in_icu" else "hospital" }}, predicted
+{{ run.data.prediction_hours|digits }} hours after admission to
 intensive
 care. Source: {{ run.data.source }}. Cohort: {{ run.data.cohort }}.</p>
 {% endif %}
@@ -45,6 +48,13 @@ this page was written; {{ run.rounds|length }} round{{ "" if run.rounds|length =
 outcome
 is among the inputs; in a unit with a handful of deaths it can be chance.</p>
 <ul>{% for leak in leaks %}<li>{{ leak }}</li>{% endfor %}</ul></div>
+{% endif %}
+{% if run.data and run.data.profile == "paper" %}
+<div class="box alarm" role="alert">
+<h2>Profile “paper”: this model has seen the future</h2>
+<p>Its inputs reach to the end of the stay: lengths of stay, whole-stay extremes, diagnosis codes and summaries of
+this admission. It repeats a published retrospective method for comparison. Its figures do not say how well anybody
+could have been warned, and no deployed site serves it.</p></div>
 {% endif %}
 {% if run.warnings %}
 <div class="box">
@@ -195,28 +205,6 @@ _PEOPLE = """
 <p class="missing">No site has asked for admission.</p>
 {% endif %}
 </section>
-<section class="keep">
-<h2>Cohort flow</h2>
-{% if run.data and run.data.flow %}
-{% set most = run.data.flow|map(attribute="patients")|max %}
-<div class="scroll" tabindex="0" role="region" aria-label="Cohort flow">
-<table>
-<thead><tr><th>What remained after each step</th><th></th><th class="n">Patients</th><th class="n">Stays</th>
-<th class="n">Patients removed</th></tr></thead>
-<tbody>
-{% for step in run.data.flow %}
-<tr><th class="name" scope="row">{{ step.step }}</th>
-<td class="bar"><svg aria-hidden="true" focusable="false"><rect height="100%"
- width="{{ "%.1f"|format(100 * step.patients / most if most else 0) }}%"/></svg></td>
-<td class="n">{{ step.patients|count }}</td><td class="n">{{ step.stays|count }}</td>
-<td class="n">{{ "" if loop.first else (loop.previtem.patients - step.patients)|count }}</td></tr>
-{% endfor %}
-</tbody>
-</table>
-</div>
-{% else %}
-<p class="missing">No cohort flow was recorded.</p>
-{% endif %}</section>
 """
 
 _RECORD = """
@@ -264,6 +252,7 @@ class="n">Seconds</th><th>Missing</th></tr></thead>
 <dl class="pairs wide">
 {{ pair("Contract digest", run.contract_digest or "n/a") }}{{ pair("Plan digest", run.plan_digest or "n/a") }}
 {{ pair("Text encoder", run.encoder or "none: no notes") }}
+{{ pair("Profile", run.data.profile if run.data else "n/a") }}
 {{ pair("Sepsis rules", run.data.rules_version if run.data else "n/a") }}
 {{ pair("Model parameters", run.parameters|count) }}{{ pair("consilium", run.consilium_version) }}
 {{ pair("Results schema", run.schema_version) }}
@@ -294,4 +283,4 @@ no script.</footer>
 </html>
 """
 
-PAGE = MACROS.strip() + "\n" + _HEAD + _PERFORMANCE + _COMPARISON + _PEOPLE + _RECORD
+PAGE = MACROS.strip() + "\n" + _HEAD + _PERFORMANCE + _COMPARISON + _PEOPLE + COHORT + _RECORD

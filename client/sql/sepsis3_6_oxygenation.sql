@@ -48,8 +48,11 @@ ratio AS (
 in_stay AS (
     SELECT stay_id, charttime, pao2fio2
     FROM ratio
-    INNER JOIN sepsis_stay_window USING (subject_id)
-    WHERE charttime > window_start AND charttime <= window_end AND pao2fio2 IS NOT NULL
+    INNER JOIN icustays AS stay ON ratio.subject_id = stay.subject_id
+    WHERE
+        charttime >= stay.intime - INTERVAL 1 MONTH
+        AND charttime <= stay.outtime + INTERVAL 1 MONTH
+        AND pao2fio2 IS NOT NULL
 ),
 invasive AS (
     SELECT stay_id, starttime, endtime FROM ventilation WHERE status = 'InvasiveVent'

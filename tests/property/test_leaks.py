@@ -127,7 +127,7 @@ def test_random_values_after_the_prediction_time_change_no_feature(hospital: Hos
         late = hospital.after(name, rows, time)
         if "storetime" in rows and name not in UNTIL_THE_RESULT_KNOWN:
             late |= hospital.after(name, rows, "storetime")
-        assert late.sum() > 20, name
+        assert late.sum() > (3 if name == "services" else 20), name
         if "storetime" in rows:  # not only a late storetime keeps a late row out: some have none, some one in time
             charted, draw = hospital.after(name, rows, time), rng.random(len(rows))
             rows.loc[charted & (draw < 0.3), "storetime"] = ""
@@ -277,11 +277,11 @@ def test_one_patients_rows_reach_no_other_patient(remove: bool, hospital: Hospit
     assert changed_stays(hospital.features, again(hospital, tables, tmp_path)) == {int(chosen["stay_id"])}
 
 
-def test_patients_admitted_in_the_same_hour_do_not_mix(hospital: Hospital, tmp_path: Path) -> None:
+def test_patients_admitted_on_the_same_day_do_not_mix(hospital: Hospital, tmp_path: Path) -> None:
     """De-identified patients live in different years, which would hide a join by time alone; here nobody does."""
     tables = hospital.edited()
     stays = hospital.stays.set_index("subject_id")
-    shift = pd.Timestamp("2150-06-01") - stays["intime"].dt.floor("h")  # SOFA's hours are those of the clock
+    shift = pd.Timestamp("2150-06-01") - stays["intime"].dt.normalize()  # SOFA's hours are those of the clock
     admitted = pd.to_datetime(tables["admissions"].set_index("hadm_id")["admittime"])
     own = admitted[stays["hadm_id"].astype(str)].set_axis(stays.index)
     years = (own + shift).dt.year - own.dt.year

@@ -7,6 +7,7 @@ import numpy as np
 
 from server.results import (
     CalibrationBin,
+    CheckCount,
     ComparisonRow,
     Curve,
     DataSummary,
@@ -163,6 +164,14 @@ def _sites() -> list[SiteSummary]:
     return [*sites, SiteSummary(site="PACU", admitted=False, reason=reason)]
 
 
+def _checks() -> list[CheckCount]:
+    return [
+        CheckCount(table="chartevents", rule="heart_rate: outside plausible range", action="dropped", rows=1_204),
+        CheckCount(table="chartevents", rule="temperature: Fahrenheit in a Celsius item", action="converted", rows=31),
+        CheckCount(table="icustays", rule="outside its admission", action="dropped", rows=2),
+    ]
+
+
 def _flow() -> list[FlowStep]:
     steps = [
         ("all ICU stays", 65366, 94458),
@@ -203,6 +212,7 @@ def _full() -> str:
             prediction_hours=24,
             rules_version="sepsis3-2026.08",
             flow=_flow(),
+            checks=_checks(),
             oracle_auroc=0.871,
         ),
         sites=_sites(),

@@ -90,11 +90,11 @@ def test_a_batch_is_bounded_and_its_missing_values_are_zero() -> None:
 
 
 def test_the_logit_of_a_stay_does_not_depend_on_the_batch_it_is_in() -> None:
-    model, data = _model(), patients(24, windows=4, notes=6)
+    model, data = _model(), patients(40, windows=4, notes=6)
     assert set(data.chunk_count_N.tolist()) >= {0, 1, 6}
-    whole = model(_batch(data, *range(24)))
-    alone = torch.cat([model(_batch(data, n)) for n in range(24)])
-    backwards = model(_batch(data, *reversed(range(24)))).flip(0)
+    whole = model(_batch(data, *range(40)))
+    alone = torch.cat([model(_batch(data, n)) for n in range(40)])
+    backwards = model(_batch(data, *reversed(range(40)))).flip(0)
     torch.testing.assert_close(alone, whole, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(backwards, whole, rtol=1e-5, atol=1e-6)
     assert whole.std() > 1e-3  # stays do differ

@@ -258,3 +258,17 @@ def test_write_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         write_report(_bare(), path)
     assert path.read_text(encoding="utf-8") == before
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_was_wrong_with_the_extract_is_told_by_table_and_rule() -> None:
+    page = " ".join(render_report(sample_results()).split())
+    assert "1,206 rows were dropped and 31 converted" in page
+    assert "Fahrenheit in a Celsius item" in page
+
+
+def test_the_leaking_profile_is_told_before_any_figure() -> None:
+    sample = sample_results()
+    assert sample.data is not None
+    assert "has seen the future" not in render_report(sample)
+    page = render_report(sample_results(data=sample.data.model_copy(update={"profile": "paper"})))
+    assert page.index("has seen the future") < page.index("Held-out patients")
