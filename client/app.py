@@ -135,10 +135,9 @@ def _open(site: SiteConfig, config: "RunConfig") -> tuple["PatientData", "Patien
     """Training and validation stays of the site; the same split in every message of a run."""
     from shared_model.batch import open_split
     from shared_model.contract import contract_digest
-    from shared_model.manifest import read_manifest
+    from shared_model.manifest import check_contract
 
-    if read_manifest(site.store)["contract"] != contract_digest(config):
-        raise ContractError("the site's store was prepared for another study or version than the run's")
+    check_contract(site.store, contract_digest(config))
     return open_split(site.store, config.validation_fraction, seed=config.seed)
 
 

@@ -21,7 +21,7 @@ from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import ConsiliumError
 from shared_model.features import PreprocessingPlan
-from shared_model.manifest import read_manifest
+from shared_model.manifest import check_contract, read_manifest
 from shared_model.messages import Weights
 from shared_model.model import build_model, load_model
 from shared_model.predict import best_device, predict
@@ -71,8 +71,15 @@ class _Run:
         )
 
     def heldout_encoder(self) -> str:
-        """Digest of the encoder that prepared the held-out notes; empty without a held-out set."""
-        return read_manifest(Path(self.config.heldout))["encoder"]["digest"] if self.config.heldout else ""
+        """Digest of the encoder that prepared the held-out notes; empty without a held-out set.
+
+        Raises ContractError when the held-out set was prepared for another study than the run's.
+        """
+        if not self.config.heldout:
+            return ""
+        check_contract(Path(self.config.heldout), contract_digest(self.config))
+        encoder: str = read_manifest(Path(self.config.heldout))["encoder"]["digest"]
+        return encoder
 
     def admitted(self, admission: Admission) -> None:
         cards = admission.sites.values()

@@ -43,9 +43,11 @@ def evaluate(
     from server.checkpoint import load_released
     from server.evaluation import evaluate_predictions
     from shared_model.batch import Scaler, open_store
+    from shared_model.manifest import check_contract
     from shared_model.predict import best_device, predict
 
     network, plan, threshold = load_released(model)
+    check_contract(store, plan.contract)
     data, device = open_store(store, verify=True), best_device()
     scores_N = predict(network.to(device), data, Scaler(plan), device)
     found = evaluate_predictions(scores_N, data, threshold=threshold, resamples=bootstrap, seed=0)

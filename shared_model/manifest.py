@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared_model.contract import STORE_VERSION
-from shared_model.errors import StoreError
+from shared_model.errors import ContractError, StoreError
 from shared_model.study import Study
 
 TENSORS = "features.safetensors"
@@ -33,6 +33,14 @@ def read_manifest(store: Path) -> dict[str, Any]:
     if not manifest.keys() >= _KEYS:
         raise StoreError(f"{path}: not the manifest of a prepared store; run `consilium-site prepare` again")
     return manifest
+
+
+def check_contract(store: Path, contract: str) -> None:
+    """Raises ContractError where a store holds the features of another study or version than ``contract``'s."""
+    held = read_manifest(store)["contract"]
+    if held != contract:
+        what = f"its contract is {held[:12]}, {contract[:12]} is needed"
+        raise ContractError(f"prepared store: made for another study or version ({what}); prepare it again")
 
 
 def study_of(manifest: dict[str, Any]) -> Study:
