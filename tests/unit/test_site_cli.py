@@ -4,10 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from site_builders import TINY, synthetic, table_file, tiny_folder, write_csv
 
+from client.cohort import DERIVED_TABLES
 from client.notes import resolve_encoder
 from client.site import load_site
 from shared_model.batch import open_store
@@ -117,6 +119,33 @@ def test_prepare_of_a_spoiled_extract_ends_in_one_line_and_leaves_no_store(tmp_p
     assert [line for line in found.stderr.splitlines() if not line.startswith("  ")] == [found.stderr.splitlines()[-1]]
     assert "valuenum: not DOUBLE" in found.stderr.splitlines()[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mimic", "site.yaml"]
+
+
+def test_cohort_counts_explains_and_writes_tables_and_no_store(tmp_path: Path) -> None:
+    synthetic(tmp_path / "mimic", patients=40)
+    config = site_file(tmp_path, cohort="sepsis3")
+    counted = run("cohort", config, "--tables", tmp_path / "tables")
+    assert counted.returncode == 0, counted.stderr
+    assert "40 patients" in counted.stdout and "Sepsis-3" in counted.stdout
+    written = {file.stem: pd.read_parquet(file) for file in (tmp_path / "tables").iterdir()}
+    assert set(written) == set(DERIVED_TABLES)
+    septic = written["sepsis3"].query("sepsis3").iloc[0]
+    explained = run("cohort", config, "--explain", str(septic["stay_id"]))
+    assert explained.returncode == 0, explained.stderr
+    assert "Sepsis-3: yes" in explained.stdout
+    for secret in (str(septic["subject_id"]), str(septic["suspected_time"].year)):
+        assert secret not in explained.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mimic", "site.yaml", "tables"]
+    refused(run("cohort", config, "--explain", "7"), words=["stay 7", "icustays"])
+    refused(run("cohort", config, "--tables", tmp_path / "tables"), words=["--tables", "exists"])
+    refused(run("cohort", config, "--all-hours"), words=["--explain"])
+
+
+def test_a_flag_belongs_to_its_cohort_and_names_a_column(tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "mimic")
+    refused(run("prepare", site_file(tmp_path, cohort="flag")), words=["site.yaml", "flag"])
+    refused(run("prepare", site_file(tmp_path, cohort="flag", flag="icustays.sepsis")), words=["icustays", "'sepsis'"])
+    refused(run("prepare", site_file(tmp_path, cohort="flag", flag="chartevents.x")), words=["flag", "icustays"])
 
 
 def test_a_memory_limit_that_is_none_is_a_users_mistake(tmp_path: Path) -> None:
