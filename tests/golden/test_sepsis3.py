@@ -1,7 +1,5 @@
-"""Golden examples of the Sepsis-3 rules: tiny tables in, table out, one edge each; and the MIMIC-IV demo."""
+"""Golden examples of the Sepsis-3 rules: tiny tables in, table out, one edge each."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,19 +15,15 @@ from mimic_tables import (
     lab,
     output,
     patient,
-    read_demo,
 )
 
 from client.cohort import FlowStep, derive_sepsis3, select_cohort
 from shared_model.errors import ConfigError, EmptyCohortError
 from shared_model.study import Study
 
-DATA = Path(os.environ.get("CONSILIUM_DATA", Path(__file__).parents[3] / "shared" / "data"))
-DEMO = DATA / "mimic-iv-demo-2.2"
 MINUTE = 1 / 60
 PLATELETS, CREATININE, URINE, IRRIGANT = 51265, 50912, 226559, 227488
 EYES, VERBAL, MOTOR = 220739, 223900, 223901
-ORGANS = ("respiration", "coagulation", "liver", "cardiovascular", "cns", "renal")
 
 
 def derived(query: str, *patients: dict[str, Row], **events: list[Row]) -> list[Any]:
@@ -272,24 +266,3 @@ def test_empty_cohort_names_its_step(options: dict[str, Any], step: str) -> None
 def test_unusable_arguments_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options.values())))):
         select_cohort(hospital(), **{"cohort": "all_icu"} | options)
-
-
-@pytest.mark.skipif(not DEMO.is_dir(), reason=f"no MIMIC-IV demo at {DEMO}; set CONSILIUM_DATA")
-def test_mimic_demo() -> None:
-    connection = read_demo(DEMO)
-    flow = select_cohort(connection, "sepsis3")
-    assert [step.stays for step in flow] == [140, 140, 140, 100, 85, 40]
-
-    def number(query: str) -> int:
-        [(value,)] = connection.execute(query).fetchall()
-        return int(value)
-
-    assert number("SELECT count(*) FROM sepsis3") == 63
-    assert number("SELECT count(DISTINCT subject_id) FROM sepsis3") == 48
-    out_of_range = " OR ".join(f"{organ}_24hours NOT BETWEEN 0 AND 4" for organ in ORGANS)
-    total = " + ".join(f"{organ}_24hours" for organ in ORGANS)
-    assert number(f"SELECT count(*) FROM sofa_hourly WHERE {out_of_range} OR sofa_24hours <> {total}") == 0
-    window = "sofa_time BETWEEN suspected_time - INTERVAL 48 HOUR AND suspected_time + INTERVAL 24 HOUR"
-    assert number(f"SELECT count(*) FROM sepsis3 WHERE NOT ({window} AND sofa_score >= 2 AND sepsis3)") == 0
-    assert number("SELECT count(*) - count(DISTINCT (stay_id, hr)) FROM sofa_hourly") == 0
-    assert number("SELECT count(*) FROM cohort WHERE onset_time IS NULL OR age < 18 OR label IS NULL") == 0
