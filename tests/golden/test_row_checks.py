@@ -13,6 +13,7 @@ from site_builders import TINY, tiny_folder
 
 from client.prepare import prepare_mimic
 from client.row_checks import CHECKED, check_rows
+from shared_model.errors import ConsiliumError
 
 MINUTE = 1 / 60
 NOREPINEPHRINE, FOLEY = 221906, 226559
@@ -159,6 +160,19 @@ def test_rows_that_differ_only_in_the_flag_contradict_each_other_in_any_order() 
         found.append((connection.execute("FROM flagged").fetchall(), told(connection)))
     assert found[0] == found[1]
     assert found[0][1] == [("icustays", "contradicts another row of the same stay_id", "dropped", 1)]
+
+
+@pytest.mark.xfail(strict=True, reason="client/row_checks.py:check_rows: the broken row is chosen, then dropped too")
+def test_a_broken_second_row_does_not_cost_the_stay() -> None:
+    broken = {"icustays": ROWS["icustays"] | {"outtime": at(-1)}}
+    assert count(checked(patient(1, stay=100), broken), "icustays") == 1
+
+
+@pytest.mark.xfail(strict=True, reason="client/extract.py:tables_read: the flag makes a declared column a VARCHAR")
+def test_a_flag_that_names_a_column_of_the_schema_is_no_crash(tmp_path: Path) -> None:
+    source = tiny_folder(tmp_path / "mimic")
+    with pytest.raises(ConsiliumError):  # refused, or nobody is flagged by an age of 60
+        prepare_mimic(source, tmp_path / "store", cohort="flag", flag="patients.anchor_age", encoder="none")
 
 
 def test_what_is_dropped_is_kept_as_json() -> None:
