@@ -74,9 +74,9 @@ def _describe(table: Table, file: Path | None) -> dict[str, Any]:
 def tables_read(flag: str) -> tuple[Table, ...]:
     """The schema's tables; ``flag`` (TABLE.COLUMN or empty) adds the column that the site marks its cohort with."""
     name, _, column = flag.partition(".")
-    if flag and (name not in FLAG_KEYS or not column):
+    if flag and (name not in FLAG_KEYS or not column or '"' in column):
         raise ConfigError(f"flag {flag!r}: write TABLE.COLUMN with a table of {', '.join(FLAG_KEYS)}")
-    return tuple(replace(t, columns=t.columns | {column: "VARCHAR"}) if t.name == name else t for t in TABLES)
+    return tuple(replace(t, columns={column: "VARCHAR"} | t.columns) if t.name == name else t for t in TABLES)
 
 
 FLAG_KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}
@@ -104,7 +104,7 @@ def extract_tables(
         if table.name in unchanged:
             for path in (f"tables/{table.name}.parquet", f"rejects/unreadable-{table.name}.parquet"):
                 if (held / path).exists():
-                    _share(held / path, store / path)
+                    share_file(held / path, store / path)
         elif table.name in files:
             _extract(
                 connection, table, files[table.name], target, store / "rejects" / f"unreadable-{table.name}.parquet"
@@ -116,7 +116,7 @@ def extract_tables(
     return {table.name: _count(connection, table.name) for table in TABLES}
 
 
-def _share(file: Path, target: Path) -> None:
+def share_file(file: Path, target: Path) -> None:
     """The same file under another name; a copy where that is not possible (another disk)."""
     try:
         os.link(file, target)

@@ -99,7 +99,8 @@ FROM known.outputevents AS e
 JOIN cohort AS c ON c.stay_id = e.stay_id
 WHERE e.itemid IN {concepts.URINE_ITEMIDS} AND e.charttime >= {_SINCE}"""
 
-# Derived from known rows only, so known as soon as charted. A spell of support is an event at its start and every hour.
+# Derived from known rows only, so known as soon as charted. A spell of support is an event at its start and every hour;
+# at the time of a change the new one counts.
 _DERIVED = f"""
 SELECT 'chartevents', g.stay_id, NULL, '{concepts.GCS.name}', g.charttime, NULL, g.gcs, g.gcs, 'not a number'
 FROM known.gcs AS g
@@ -112,8 +113,9 @@ JOIN cohort AS c ON c.stay_id = o.stay_id
 WHERE o.charttime >= {_SINCE}
 UNION ALL
 SELECT 'chartevents', v.stay_id, NULL, '{concepts.VENTILATION.name}', v.hour, NULL, l.level, l.level, ''
-FROM (SELECT stay_id, status, unnest(generate_series(starttime, endtime, INTERVAL 1 HOUR)) AS hour
+FROM (SELECT stay_id, status, starttime, unnest(generate_series(starttime, endtime, INTERVAL 1 HOUR)) AS hour
       FROM known.ventilation) AS v
 JOIN ventilation_level AS l ON l.status = v.status
 JOIN cohort AS c ON c.stay_id = v.stay_id
-WHERE v.hour >= {_SINCE}"""
+WHERE v.hour >= {_SINCE}
+QUALIFY row_number() OVER (PARTITION BY v.stay_id, v.hour ORDER BY v.starttime DESC) = 1"""

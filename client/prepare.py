@@ -6,67 +6,29 @@ is taken over where nothing that it depends on has changed: all of it, an extrac
 of note texts that are still the same.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import duckdb
 
-from client.cohort import RULES_VERSION, derive_sepsis3, select_cohort
-from client.extract import Inputs, describe_inputs, extract_tables, tables_read, working_database
+from client.cohort import derive_sepsis3, select_cohort
+from client.extract import describe_inputs, extract_tables, share_file, tables_read, working_database
 from client.known import cut_to_known
 from client.mapping import map_events
-from client.notes import Encoder, resolve_encoder
+from client.notes import resolve_encoder
+from client.recipe import Manifest, Recipe, held_store, unchanged_tables
 from client.row_checks import check_rows
 from client.source import find_tables, quoted
-from shared_model.contract import contract_digest
 from shared_model.errors import StoreError
-from shared_model.features import digest_of
-from shared_model.manifest import MANIFEST, TENSORS, file_digest, read_manifest
+from shared_model.manifest import MANIFEST
 from shared_model.study import EARLY, Cohort, Stays, Study
 
 if TYPE_CHECKING:
     from client.store import Made
-
-Manifest = dict[str, Any]
-_NOTES = frozenset({"radiology", "discharge"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that decides a store's content, apart from the rows themselves."""
-
-    inputs: Inputs
-    cohort: Cohort
-    study: Study
-    stays: Stays
-    flag: str
-    encoder: Encoder
-
-    @property
-    def selection(self) -> str:
-        """Digest of what decides cohort and features: the settings, and this version's rules and queries."""
-        settings = [self.cohort, self.stays, self.flag, RULES_VERSION, contract_digest(self.study), _code_digest()]
-        return digest_of(settings)
-
-    def same_features(self, held: Manifest | None) -> bool:
-        """Whether cohort and features of ``held`` still hold."""
-        clinical = self.inputs.keys() - _NOTES
-        return held is not None and held["selection"] == self.selection and clinical <= _unchanged(held, self.inputs)
-
-    def same(self, held: Manifest | None) -> bool:
-        """Whether all of ``held`` still holds."""
-        return (
-            held is not None
-            and self.same_features(held)
-            and self.inputs.keys() <= _unchanged(held, self.inputs)
-            and held["encoder"]["digest"] == self.encoder.digest
-        )
 
 
 def prepare_mimic(
@@ -90,6 +52,7 @@ def prepare_mimic(
     _check_target(store, source)
     files = find_tables(source, tables_read(flag))
     recipe = Recipe(
+        source=described_as or source.name,
         inputs=describe_inputs(files, flag),
         cohort=cohort,
         study=study,
@@ -97,7 +60,7 @@ def prepare_mimic(
         flag=flag,
         encoder=resolve_encoder(encoder),
     )
-    held = _held(store)
+    held = held_store(store)
     if held is not None and recipe.same(held):
         on_stage("nothing has changed since this store was prepared")
         return held
@@ -106,23 +69,10 @@ def prepare_mimic(
         working_database(building, memory_limit=memory_limit) as connection,
     ):
         on_stage("reading tables")
-        unchanged = _unchanged(held, recipe.inputs)
+        unchanged = unchanged_tables(held, recipe.inputs)
         rows = extract_tables(connection, files, building, flag=flag, held=store, unchanged=unchanged)
         check_rows(connection, flag)
-        facts = {
-            "source": described_as or source.name,
-            "cohort": cohort,
-            "flag": flag,
-            "stays_of_a_patient": stays,
-            "prediction_hours": study.prediction_hours,
-            "profile": study.profile,
-            "label": study.label,
-            "rules_version": RULES_VERSION,
-            "selection": recipe.selection,
-            "inputs": recipe.inputs,
-            "rows": rows,
-            "row_checks": _row_checks(connection, building),
-        }
+        facts = recipe.facts() | {"rows": rows, "row_checks": _row_checks(connection, building)}
         if held is not None and recipe.same_features(held):
             made = _take_over(connection, store, building, held)
         else:
@@ -136,17 +86,11 @@ def extract_checked(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """The checked tables of ``source`` in a database in ``folder``; tables of ``store`` are used where they hold."""
     files = find_tables(source, tables_read(flag))
-    unchanged = _unchanged(_held(store), describe_inputs(files, flag))
+    unchanged = unchanged_tables(held_store(store), describe_inputs(files, flag))
     with working_database(folder, memory_limit=memory_limit) as connection:
         extract_tables(connection, files, folder, flag=flag, held=store, unchanged=unchanged)
         check_rows(connection, flag)
         yield connection
-
-
-def _unchanged(held: Manifest | None, inputs: Inputs) -> frozenset[str]:
-    """The tables that ``held`` was made from and that are still the same files."""
-    before = (held or {}).get("inputs", {})
-    return frozenset(name for name, entry in inputs.items() if before.get(name) == entry)
 
 
 def _make_features(
@@ -179,7 +123,7 @@ def _take_over(connection: duckdb.DuckDBPyConnection, store: Path, building: Pat
     connection.execute(
         f"CREATE TABLE numbered AS SELECT file_row_number AS n, * FROM read_parquet({stays}, file_row_number = true)"
     )
-    os.link(store / "rejects" / "events.parquet", building / "rejects" / "events.parquet")
+    share_file(store / "rejects" / "events.parquet", building / "rejects" / "events.parquet")
     data = open_store(store, verify=True)
     kept = {key: held[key] for key in ("flow", "events", "event_checks")}
     return Made(data.static_NF.numpy(), data.series_NTC.numpy(), kept)
@@ -201,9 +145,8 @@ def _finish(
     retrospective = recipe.study.profile == "paper"
     notes = embed_notes(connection, len(made.static_NF), recipe.encoder, held=held, retrospective=retrospective)
     notes.texts.to_parquet(building / "notes.parquet", index=False)
-    facts |= {"encoder": {"name": recipe.encoder.name, "digest": recipe.encoder.digest}, **made.facts}
     data, stays = patient_data(connection, made, notes)
-    return write_store(building, data, stays, recipe.study, facts)
+    return write_store(building, data, stays, recipe.study, facts | made.facts)
 
 
 def _row_checks(connection: duckdb.DuckDBPyConnection, building: Path) -> list[dict[str, Any]]:
@@ -230,22 +173,6 @@ def _check_target(store: Path, source: Path) -> None:
         raise StoreError(f"{store}: is the extract or holds it; name another folder for the store")
     if store.exists() and not (store.is_dir() and ((store / MANIFEST).is_file() or not any(store.iterdir()))):
         raise StoreError(f"{store}: exists and is no prepared store; name another folder, or remove it")
-
-
-def _held(store: Path) -> Manifest | None:
-    """The manifest of an earlier store that can be taken over from: whole, unaltered, and of this version."""
-    try:
-        manifest = read_manifest(store)
-        whole = "inputs" in manifest and file_digest(store / TENSORS) == manifest["tensors_sha256"]
-    except StoreError:
-        return None
-    return manifest if whole and all((store / "tables" / f"{n}.parquet").exists() for n in manifest["inputs"]) else None
-
-
-def _code_digest() -> str:
-    """Of the code that reads, selects and computes: a changed rule makes a new store, whatever the version says."""
-    folder = Path(__file__).parent
-    return digest_of({str(f.relative_to(folder)): file_digest(f) for f in sorted(folder.rglob("*.[ps][yq]*"))})
 
 
 @contextmanager

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from client.extract import FLAG_KEYS
-from shared_model.schema import TABLES
+from client.extract import FLAG_KEYS, tables_read
 
 CHECKED = ("patients", "admissions", "icustays", "inputevents", "outputevents")
 _YES, _NO = "('1', '1.0', 'true', 't', 'yes', 'y')", "('0', '0.0', 'false', 'f', 'no', 'n', '')"
@@ -26,13 +25,15 @@ class RowRule:
 
 
 _RULES: tuple[RowRule, ...] = (
+    *(RowRule(name, f"no {key}", f"{key} IS NULL") for name, key in FLAG_KEYS.items()),
     RowRule("icustays", "no intime or no outtime", "intime IS NULL OR outtime IS NULL"),
     RowRule("icustays", "ends before it starts", "outtime <= intime"),
     RowRule(
         "icustays",
         "outside its admission",
-        "EXISTS (SELECT 1 FROM admissions AS a WHERE a.hadm_id = icustays.hadm_id"
-        " AND (icustays.intime >= a.dischtime OR icustays.outtime <= a.admittime))",
+        "hadm_id IN (SELECT hadm_id FROM admissions) AND NOT EXISTS (SELECT 1 FROM admissions AS a"
+        " WHERE a.hadm_id = icustays.hadm_id"
+        " AND (icustays.intime >= a.dischtime OR icustays.outtime <= a.admittime) IS NOT TRUE)",
     ),
     RowRule("inputevents", "ends before it starts", "endtime < starttime"),
 )
@@ -42,28 +43,31 @@ def check_rows(connection: duckdb.DuckDBPyConnection, flag: str = "") -> None:
     """Turn the checked views into tables without the rows that break a rule; fill ``rejected_rows``.
 
     ``rejected_rows(source, rule, action, row_text)`` has one row a dropped row. A row that is written twice is kept
-    once; of rows that share a key and differ, the first in the order of their columns. With ``flag`` (TABLE.COLUMN)
+    once; of the rows that share a key, differ and break no other rule, the first in the order of
+    their columns. With ``flag`` (TABLE.COLUMN)
     also ``flagged(stay_id)``.
     """
     connection.execute("CREATE TABLE rejected_rows (source VARCHAR, rule VARCHAR, action VARCHAR, row_text VARCHAR)")
     for name in CHECKED:
         connection.execute(f"ALTER VIEW {name} RENAME TO {name}_file")
         connection.execute(f"CREATE TABLE {name} AS FROM {name}_file")
-        _drop_copies(connection, name)
-    for rule in _RULES:
+    columns = {table.name: ", ".join(f'"{c}"' for c in table.columns) for table in tables_read(flag)}
+    copies = [_copies(name, columns[name]) for name in CHECKED]
+    for rule in (*copies, *_RULES, *(_contradictions(name, columns[name]) for name in FLAG_KEYS)):
         _drop(connection, rule)
     _tell(connection, "prescriptions", "stops before it starts; only the start is read", "stoptime < starttime")
     if flag:
         _flag(connection, *flag.split("."))
 
 
-def _drop_copies(connection: duckdb.DuckDBPyConnection, name: str) -> None:
-    columns = ", ".join(next(t for t in TABLES if t.name == name).columns)
-    again = f"rowid NOT IN (SELECT min(rowid) FROM {name} GROUP BY {columns})"
-    _drop(connection, RowRule(name, "duplicate row", again))
-    if key := FLAG_KEYS.get(name):
-        first = f"rowid NOT IN (SELECT first(rowid ORDER BY {columns}) FROM {name} GROUP BY {key})"
-        _drop(connection, RowRule(name, f"contradicts another row of the same {key}", first))
+def _copies(name: str, columns: str) -> RowRule:
+    return RowRule(name, "duplicate row", f"rowid NOT IN (SELECT min(rowid) FROM {name} GROUP BY {columns})")
+
+
+def _contradictions(name: str, columns: str) -> RowRule:
+    key = FLAG_KEYS[name]
+    first = f"SELECT first(rowid ORDER BY {columns}) FROM {name} GROUP BY {key}"
+    return RowRule(name, f"contradicts another row of the same {key}", f"rowid NOT IN ({first})")
 
 
 def _drop(connection: duckdb.DuckDBPyConnection, rule: RowRule) -> None:
@@ -83,7 +87,7 @@ def _tell(connection: duckdb.DuckDBPyConnection, table: str, rule: str, conditio
 
 def _flag(connection: duckdb.DuckDBPyConnection, table: str, column: str) -> None:
     """A missing flag is a no; a word that is neither is one too, and counted."""
-    key, word = FLAG_KEYS[table], f'lower(trim("{column}"))'
+    key, word = FLAG_KEYS[table], f'lower(trim(CAST("{column}" AS VARCHAR)))'
     _tell(connection, table, f"{column}: neither yes nor no", f"{word} NOT IN {_YES} AND {word} NOT IN {_NO}")
     marked = f"(SELECT {key} FROM {table} WHERE {word} IN {_YES})"
     connection.execute(f"CREATE TABLE flagged AS SELECT DISTINCT stay_id FROM icustays WHERE {key} IN {marked}")

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from client.notes import Notes
+from client.recipe import file_sizes
 from client.windows import Floats
 from shared_model.batch import PatientData
 from shared_model.contract import STORE_VERSION, contract_digest
@@ -45,6 +46,7 @@ def write_store(
         "deaths": data.deaths,
         "chunks": len(data.embedding_ME),
         "tensors_sha256": file_digest(folder / TENSORS),
+        "files": file_sizes(folder),
         **facts,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -20,7 +20,7 @@ _STATISTIC_SQL = {
     "max": "max(value)",
     "sd": "round(stddev_samp(value), 4)",
     "sum": "round(sum(value), 4)",
-    "last": "arg_max(value, {'t': charttime, 's': storetime, 'v': value})",
+    "last": "arg_max(value, {'t': charttime, 's': coalesce(storetime, charttime), 'v': value})",
 }
 
 
@@ -56,11 +56,11 @@ def _series(connection: duckdb.DuckDBPyConnection, stays: int, study: Study) -> 
 
 def _window_numbers(study: Study) -> str:
     """SQL for the windows that hold an event ``s`` seconds after admission: window t ends at (t + 1) steps."""
-    step, length = study.window_step_hours * 3600, study.window_hours * 3600
-    first = f"CAST(floor(s / {step!r}) AS INTEGER)"
+    step, length = round(study.window_step_hours * 3600), round(study.window_hours * 3600)
+    first = f"CAST(floor(s / {step}) AS INTEGER)"
     if step == length:
         return first
-    last = f"CAST(floor((s + {length!r}) / {step!r}) AS INTEGER) - 1"
+    last = f"CAST(floor((s + {length}) / {step}) AS INTEGER) - 1"
     return f"unnest(range(greatest({first}, 0), least({last}, {study.windows - 1}) + 1))"
 
 

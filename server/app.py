@@ -155,9 +155,9 @@ class _Run:
         return DataSummary(
             source=manifest["source"],
             cohort=manifest["cohort"],
-            profile=manifest["profile"],
-            label=manifest["label"],
-            prediction_hours=manifest["prediction_hours"],
+            profile=self.config.profile,
+            label=self.config.label,
+            prediction_hours=self.config.prediction_hours,
             rules_version=manifest["rules_version"],
             flow=[FlowStep(**step) for step in manifest["flow"]],
             checks=[CheckCount(**check) for check in manifest["row_checks"] + manifest["event_checks"]],

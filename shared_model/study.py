@@ -80,7 +80,7 @@ class Study(BaseModel):
 
     @property
     def windows(self) -> int:
-        """Windows of the series; the last one ends at or before the end of ``series_hours``."""
+        """Windows of the series; the last one holds the end of ``series_hours``, and nothing after it."""
         return ceil(round(self.series_hours / self.window_step_hours, 9))
 
 

@@ -151,8 +151,8 @@ def made_store(folder: Path, *, patient: list[int], unit: list[str], death: list
         units=tuple(units),
     )
     stays = pd.DataFrame({"subject_id": patient, "stay_id": rows, "unit": unit, "label": death})
-    facts = {"source": "made", "cohort": "all_icu", "prediction_hours": 24.0, "profile": "early"}
-    facts |= {"flag": "", "label": "in_hospital", "row_checks": [], "event_checks": []}
+    facts = {"source": "made", "cohort": "all_icu", "stays_of_a_patient": "first"}
+    facts |= {"flag": "", "row_checks": [], "event_checks": []}
     facts |= {"rules_version": "test", "encoder": {"name": "none", "digest": "0"}, "flow": []}
     folder.mkdir(parents=True)
     write_store(folder, data, stays, EARLY, facts)

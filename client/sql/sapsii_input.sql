@@ -44,7 +44,7 @@ supported AS (
     GROUP BY gas.stay_id
 ),
 service AS (
-    SELECT cohort.stay_id, arg_min(curr_service, transfertime) AS first_service
+    SELECT cohort.stay_id, arg_min(curr_service, {'at': transfertime, 'service': curr_service}) AS first_service
     FROM services
     INNER JOIN cohort USING (hadm_id)
     WHERE transfertime <= cutoff

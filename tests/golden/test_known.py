@@ -165,13 +165,11 @@ def test_a_spell_is_known_as_far_as_its_rows_are_stored() -> None:
     assert feature("vent_status", chartevents=device(TUBE, 30, 32)) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="client/mapping.py:_DERIVED: a spell's end is an event of the old level too")
 def test_at_the_hour_of_a_change_the_level_is_the_new_one() -> None:
-    found = events("ventilation", chartevents=[chart(MODE, 2, "CMV"), *device(CANNULA, 4, 6)])
+    found = events("ventilation", chartevents=[chart(MODE, 2, "CMV"), chart(MODE, 3, "CMV"), *device(CANNULA, 4, 6)])
     assert found == [(at(2), 4), (at(3), 4), (at(4), 1), (at(5), 1), (at(6), 1)]
 
 
-@pytest.mark.xfail(strict=True, reason="client/mapping.py:_DERIVED: two spells of one level share the hour of change")
 def test_a_change_between_supports_of_one_level_is_no_duplicate_row() -> None:
     connection, _ = known(chartevents=device(TUBE, 2, 3) + device("Trach mask", 4, 6))
     assert connection.execute("SELECT * FROM event_check").fetchall() == []

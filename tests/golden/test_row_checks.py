@@ -146,9 +146,6 @@ def test_of_rows_that_contradict_each_other_the_first_by_value_is_kept_in_any_or
         assert told(connection) == [(table, f"contradicts another row of the same {key}", "dropped", 2)]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="client/row_checks.py:75: duplicates are told by the schema's columns, not the flag"
-)
 def test_rows_that_differ_only_in_the_flag_contradict_each_other_in_any_order() -> None:
     found = []
     for words in (("yes", "no"), ("no", "yes")):
@@ -162,13 +159,11 @@ def test_rows_that_differ_only_in_the_flag_contradict_each_other_in_any_order() 
     assert found[0][1] == [("icustays", "contradicts another row of the same stay_id", "dropped", 1)]
 
 
-@pytest.mark.xfail(strict=True, reason="client/row_checks.py:check_rows: the broken row is chosen, then dropped too")
 def test_a_broken_second_row_does_not_cost_the_stay() -> None:
     broken = {"icustays": ROWS["icustays"] | {"outtime": at(-1)}}
     assert count(checked(patient(1, stay=100), broken), "icustays") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="client/extract.py:tables_read: the flag makes a declared column a VARCHAR")
 def test_a_flag_that_names_a_column_of_the_schema_is_no_crash(tmp_path: Path) -> None:
     source = tiny_folder(tmp_path / "mimic")
     with pytest.raises(ConsiliumError):  # refused, or nobody is flagged by an age of 60

@@ -11,7 +11,7 @@ import pytest
 from site_builders import TINY, tiny_encoder, tiny_folder, write_csv
 
 import client.windows
-from client import notes, prepare
+from client import notes, recipe
 from client.prepare import prepare_mimic
 from shared_model.batch import open_store
 from shared_model.manifest import TENSORS, read_manifest
@@ -253,7 +253,6 @@ def test_a_failure_amid_a_new_preparation_leaves_the_old_store_whole(
     assert contents(store) == contents(store.with_name("fresh"))
 
 
-@pytest.mark.xfail(strict=True, reason="client/prepare.py:_held: looks at the tensors and the tables alone")
 @pytest.mark.parametrize("file", ["stays.parquet", "notes.parquet", "rejects/events.parquet"])
 def test_a_store_without_one_of_its_files_is_not_taken_over(file: str, store: Path, build: Build) -> None:
     (store / file).unlink()
@@ -261,9 +260,6 @@ def test_a_store_without_one_of_its_files_is_not_taken_over(file: str, store: Pa
     assert (store / file).exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="client/prepare.py:_take_over: os.link without the copy that _share falls back on"
-)
 def test_a_disk_without_hard_links_is_no_hindrance(
     source: Path, store: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,16 +271,13 @@ def test_a_disk_without_hard_links_is_no_hindrance(
     assert build()["chunks"] == 3
 
 
-@pytest.mark.xfail(
-    strict=True, reason="client/prepare.py:_code_digest: its pattern *.[ps][yq]* holds __pycache__/*.pyc too"
-)
 def test_what_python_compiles_is_no_change_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "prepare.py").write_text("")
-    monkeypatch.setattr(prepare, "__file__", str(tmp_path / "prepare.py"))
-    before = prepare._code_digest()
+    monkeypatch.setattr(recipe, "__file__", str(tmp_path / "prepare.py"))
+    before = recipe._code_digest()
     (tmp_path / "__pycache__" / "windows.cpython-311.pyc").write_bytes(b"compiled later")
-    assert prepare._code_digest() == before
+    assert recipe._code_digest() == before
 
 
 @pytest.mark.parametrize("name", ["cohort.py", "sql/known.sql"])
@@ -293,7 +286,7 @@ def test_another_rule_or_query_is_a_change_of_the_code(
 ) -> None:
     (tmp_path / "sql").mkdir()
     (tmp_path / name).write_text("one")
-    monkeypatch.setattr(prepare, "__file__", str(tmp_path / "prepare.py"))
-    before = prepare._code_digest()
+    monkeypatch.setattr(recipe, "__file__", str(tmp_path / "prepare.py"))
+    before = recipe._code_digest()
     (tmp_path / name).write_text("two")
-    assert prepare._code_digest() != before
+    assert recipe._code_digest() != before

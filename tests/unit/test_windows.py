@@ -99,7 +99,6 @@ def test_sliding_windows_reach_back_before_the_admission(hours: float, held: lis
     assert [t for t, value in enumerate(found) if not np.isnan(value)] == held
 
 
-@pytest.mark.xfail(strict=True, reason="client/windows.py:_STATISTIC_SQL: a missing store time counts as the latest")
 def test_the_last_of_one_time_counts_a_value_without_storetime_as_stored_then() -> None:
     connection = hospital(chartevents=[chart(EYES, 3, 4, storetime=None), chart(EYES, 3, 1, storetime=at(5))])
     select_cohort(connection, "all_icu")
@@ -131,12 +130,7 @@ def test_window_ends_are_half_open_whatever_length_and_step(hours: float, held: 
         0.25,
         0.3,
         0.7,
-        pytest.param(
-            1.1,
-            marks=pytest.mark.xfail(
-                strict=True, reason="client/windows.py:_window_numbers: 1.1 * 3600 is a little more than 3960 seconds"
-            ),
-        ),
+        1.1,
     ],
 )
 def test_an_event_at_the_end_of_a_window_of_any_length_is_in_the_next_one(step: float) -> None:
