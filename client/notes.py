@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shared_model.errors import ConfigError, StoreError
 from shared_model.features import digest_of
-from shared_model.manifest import file_digest, read_manifest
+from shared_model.manifest import TENSORS, file_digest, read_manifest
 
 CHUNK_TOKENS, OVERLAP_TOKENS, BATCH = 128, 16, 32
 NO_ENCODER_DIMENSION = 384
@@ -106,13 +106,13 @@ def embed_notes(
 
 def _held_vectors(store: Path | None, encoder: Encoder) -> dict[str, NDArray[np.float16]]:
     """Embeddings by text that an earlier store has of the same encoder."""
-    from shared_model.batch import open_store
+    from safetensors.numpy import load_file
 
     if store is None or read_manifest(store)["encoder"]["digest"] != encoder.digest:
         return {}
-    texts, data = pd.read_parquet(store / "notes.parquet"), open_store(store)
+    texts, embedding_ME = pd.read_parquet(store / "notes.parquet"), load_file(store / TENSORS)["embedding_ME"]
     ends = np.cumsum(texts["chunks"].to_numpy())[:-1]
-    return dict(zip(texts["sha256"], np.split(data.embedding_ME.numpy(), ends), strict=False))
+    return dict(zip(texts["sha256"], np.split(embedding_ME, ends), strict=False))
 
 
 class _Embedder:

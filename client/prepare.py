@@ -116,17 +116,14 @@ def _make_features(
 
 def _take_over(connection: duckdb.DuckDBPyConnection, store: Path, building: Path, held: Manifest) -> "Made":
     """The features of the held store, and its stays as the table ``numbered``."""
-    from client.store import Made
-    from shared_model.batch import open_store
+    from client.store import held_features
 
     stays = quoted(store / "stays.parquet")
     connection.execute(
         f"CREATE TABLE numbered AS SELECT file_row_number AS n, * FROM read_parquet({stays}, file_row_number = true)"
     )
     share_file(store / "rejects" / "events.parquet", building / "rejects" / "events.parquet")
-    data = open_store(store, verify=True)
-    kept = {key: held[key] for key in ("flow", "events", "event_checks")}
-    return Made(data.static_NF.numpy(), data.series_NTC.numpy(), kept)
+    return held_features(store, held)
 
 
 def _finish(
@@ -139,14 +136,15 @@ def _finish(
     on_stage: Callable[[str], None],
 ) -> Manifest:
     from client.notes import embed_notes
-    from client.store import patient_data, write_store
+    from client.store import arrays_from, stays_of, write_store
 
     on_stage("embedding notes")
     retrospective = recipe.study.profile == "paper"
     notes = embed_notes(connection, len(made.static_NF), recipe.encoder, held=held, retrospective=retrospective)
     notes.texts.to_parquet(building / "notes.parquet", index=False)
-    data, stays = patient_data(connection, made, notes)
-    return write_store(building, data, stays, recipe.study, facts | made.facts)
+    stays = stays_of(connection)
+    units = tuple(sorted(stays["unit"].unique()))
+    return write_store(building, arrays_from(made, notes, stays, units), units, stays, recipe.study, facts | made.facts)
 
 
 def _row_checks(connection: duckdb.DuckDBPyConnection, building: Path) -> list[dict[str, Any]]:

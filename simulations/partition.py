@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from client.prepare import replacing_folder
-from client.store import write_store
+from client.store import arrays_of, write_store
 from shared_model.batch import PatientData, open_store, split_patients
 from shared_model.errors import ConfigError
 from shared_model.manifest import read_manifest, study_of
@@ -97,7 +97,8 @@ def _chosen_units(held: tuple[str, ...], wanted: list[str] | None) -> list[str]:
 def _write(folder: Path, data: PatientData, rows_N: Tensor, stays: pd.DataFrame, manifest: dict[str, Any]) -> None:
     with replacing_folder(folder) as building:
         facts = {key: value for key, value in manifest.items() if key in _OF_THE_EXTRACT}
-        write_store(building, _compact(data.subset(rows_N)), stays.iloc[rows_N.numpy()], study_of(manifest), facts)
+        arrays = arrays_of(_compact(data.subset(rows_N)))
+        write_store(building, arrays, data.units, stays.iloc[rows_N.numpy()], study_of(manifest), facts)
 
 
 def _compact(data: PatientData) -> PatientData:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from client.prepare import prepare_mimic
-from client.store import write_store
+from client.store import arrays_of, write_store
 from shared_model.batch import PatientData, open_store
 from shared_model.schema import TABLES
 from shared_model.study import EARLY, Cohort
@@ -155,5 +155,5 @@ def made_store(folder: Path, *, patient: list[int], unit: list[str], death: list
     facts |= {"flag": "", "row_checks": [], "event_checks": []}
     facts |= {"rules_version": "test", "encoder": {"name": "none", "digest": "0"}, "flow": []}
     folder.mkdir(parents=True)
-    write_store(folder, data, stays, EARLY, facts)
+    write_store(folder, arrays_of(data), data.units, stays, EARLY, facts)
     return open_store(folder, verify=True)
