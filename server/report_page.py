@@ -31,8 +31,8 @@ data:">
 {% if run.data %}
 <p class="lede">Risk of death in {{ "the ICU" if run.data.label == "in_icu" else "hospital" }},
 {% if run.data.profile == "paper" %}seen from the end of the stay.{% else %}predicted
-{{ run.data.prediction_hours|digits }} hours after admission to intensive care.{% endif %}
-Source: {{ run.data.source }}. Cohort: {{ run.data.cohort }}.</p>
+{{ run.data.prediction_hours|digits }} hours after admission to intensive care.{% endif %} Source:
+{{ run.data.source }}. Cohort: {{ run.data.cohort }}.</p>
 {% endif %}
 </header>
 {% if run.status != "complete" %}

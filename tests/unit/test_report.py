@@ -262,6 +262,7 @@ def test_write_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_was_wrong_with_the_extract_is_told_by_table_and_rule() -> None:
     page = " ".join(render_report(sample_results()).split())
+    assert "hours after admission to intensive care. Source: synthetic" in page
     assert "1,206 rows were dropped and 31 converted" in page
     assert "Fahrenheit in a Celsius item" in page
 
