@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from shared_model.errors import ConfigError, DataError, UnreadableTableError
 from shared_model.features import digest_of
 from shared_model.schema import TABLES, Table
 
+# The tables that can mark a cohort by a column, with their keys.
+FLAG_KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}
 _LONGEST_LINE = 20_000_000  # bytes; a discharge summary is one field
 Inputs = dict[str, dict[str, Any]]
 # Which rows of the big tables anything reads; the rest of a table is read whole.
@@ -80,9 +82,6 @@ def tables_read(flag: str) -> tuple[Table, ...]:
     return tuple(replace(t, columns={column: "VARCHAR"} | t.columns) if t.name == name else t for t in TABLES)
 
 
-FLAG_KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}
-
-
 def extract_tables(
     connection: duckdb.DuckDBPyConnection,
     files: dict[str, Path],
@@ -123,13 +122,15 @@ def _extract_all(connection: duckdb.DuckDBPyConnection, tables: list[tuple[Table
     with ThreadPoolExecutor(max_workers=2) as pool:
         pending = [pool.submit(_extract, reader, *pair, store) for reader, pair in zip(readers, by_size, strict=True)]
         try:
-            for done in pending:
+            for done in wait(pending, return_when=FIRST_EXCEPTION).done:
                 done.result()
         except BaseException:
             for done, reader in zip(pending, readers, strict=True):
                 if not done.cancel():
                     reader.interrupt()
             raise
+    for reader in readers:
+        reader.close()
 
 
 def share_file(file: Path, target: Path) -> None:

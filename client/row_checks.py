@@ -43,9 +43,8 @@ def check_rows(connection: duckdb.DuckDBPyConnection, flag: str = "") -> None:
     """Turn the checked views into tables without the rows that break a rule; fill ``rejected_rows``.
 
     ``rejected_rows(source, rule, action, row_text)`` has one row a dropped row. A row that is written twice is kept
-    once; of the rows that share a key, differ and break no other rule, the first in the order of
-    their columns. With ``flag`` (TABLE.COLUMN)
-    also ``flagged(stay_id)``.
+    once; of the rows that share a key, differ and break no other rule, the first in the order of their columns. With
+    ``flag`` (TABLE.COLUMN) also ``flagged(stay_id)``.
     """
     connection.execute("CREATE TABLE rejected_rows (source VARCHAR, rule VARCHAR, action VARCHAR, row_text VARCHAR)")
     for name in CHECKED:
