@@ -4,6 +4,9 @@ Row order is (subject_id, intime, stay_id). Sums are rounded (values to 4 decima
 add does not reach the features: two preparations of one extract are identical.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,7 @@ from shared_model.features import AGGREGATES, MEASURED, NOT_IN_SERIES
 from shared_model.study import Study
 
 Floats = NDArray[np.float32]
+_BATCH_ROWS = 500_000
 _STATISTIC_SQL = {
     "mean": "round(avg(value), 4)",
     "min": "min(value)",
@@ -42,16 +46,21 @@ def _series(connection: duckdb.DuckDBPyConnection, stays: int, study: Study) -> 
     concepts = [name for name in MEASURED if name not in NOT_IN_SERIES]
     series_NTC = np.full((stays, study.windows, len(study.series)), np.nan, dtype=np.float32)
     chosen = ", ".join(f'{_STATISTIC_SQL[name]} AS "{name}"' for name in study.statistics)
-    found = connection.execute(
-        f"""SELECT n, t, list_position({concepts}, concept) - 1 AS c, {chosen}
+    query = f"""SELECT n, t, list_position({concepts}, concept) - 1 AS c, {chosen}
         FROM (SELECT n, concept, value, {_window_numbers(study)} AS t
               FROM (SELECT *, date_diff('second', intime, charttime) AS s FROM events JOIN numbered USING (stay_id)))
         WHERE t >= 0 AND t < {study.windows} AND concept IN {tuple(concepts)} GROUP BY ALL"""
-    ).fetchnumpy()
-    n, t, c = (np.asarray(found[axis], dtype=np.int64) for axis in ("n", "t", "c"))
-    for number, name in enumerate(study.statistics):
-        series_NTC[n, t, c * len(study.statistics) + number] = np.ma.filled(found[name], np.nan)
+    for found in _batches(connection, query):
+        for number, name in enumerate(study.statistics):
+            channel = found["c"] * len(study.statistics) + number
+            series_NTC[found["n"], found["t"], channel] = found[name]
     return series_NTC
+
+
+def _batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[dict[str, NDArray[Any]]]:
+    """Columns of a large result, a part at a time; a NULL number is NaN."""
+    for batch in connection.sql(query).to_arrow_reader(_BATCH_ROWS):
+        yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
 
 
 def _window_numbers(study: Study) -> str:
@@ -72,12 +81,10 @@ def _static(connection: duckdb.DuckDBPyConnection, stays: int, study: Study) -> 
             static_NF[:, column] = np.ma.filled(np.ma.asarray(derived[name], dtype=np.float64), np.nan)
     concepts = list(MEASURED)
     chosen = ", ".join(f'{_STATISTIC_SQL[name]} AS "{name}"' for name in ("min", "max", "mean", "sum", "last"))
-    found = connection.execute(
-        f"SELECT n, list_position({concepts}, concept) - 1 AS c, {chosen}"
-        " FROM events JOIN numbered USING (stay_id) GROUP BY ALL"
-    ).fetchnumpy()
-    n, c = np.asarray(found["n"], dtype=np.int64), np.asarray(found["c"], dtype=np.int64)
-    for aggregate in AGGREGATES:
-        rows = c == concepts.index(aggregate.concept)
-        static_NF[n[rows], study.static.index(aggregate.name)] = found[aggregate.statistic][rows]
+    query = f"""SELECT n, list_position({concepts}, concept) - 1 AS c, {chosen}
+        FROM events JOIN numbered USING (stay_id) GROUP BY ALL"""
+    for found in _batches(connection, query):
+        for aggregate in AGGREGATES:
+            rows = found["c"] == concepts.index(aggregate.concept)
+            static_NF[found["n"][rows], study.static.index(aggregate.name)] = found[aggregate.statistic][rows]
     return static_NF
