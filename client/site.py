@@ -13,7 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared_model.errors import ConfigError
-from shared_model.study import Cohort, Stays, Study
+from shared_model.study import Cohort, Stays, Study, rule_of
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -74,7 +74,7 @@ def load_site(path: Path) -> SiteConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {key}: {first['msg'].lower()}") from error
+        raise ConfigError(f"{path}: {key}: {rule_of(first)}") from error
     return _absolute(config, path.resolve().parent)
 
 

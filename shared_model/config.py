@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from shared_model.errors import ConfigError
 from shared_model.features import SeriesFill
 from shared_model.model import ModelConfig
-from shared_model.study import Study
+from shared_model.study import Study, rule_of
 
 Scalar = bool | int | float | str
 
@@ -65,7 +65,8 @@ class RunConfig(Study):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"run-config: {key} = {first['input']!r}: {first['msg'].lower()}") from error
+            given = f"{key} = {first['input']!r}: " if key else ""  # a rule of several keys names them itself
+            raise ConfigError(f"run-config: {given}{rule_of(first)}") from error
 
     def to_flat(self) -> dict[str, Scalar]:
         """Flower's mapping, kebab-case."""

@@ -9,11 +9,14 @@ this admission's codes, lengths of stay. It leaks the outcome, exists for compar
 """
 
 from math import ceil
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared_model.features import AGGREGATES, DERIVED, MEASURED, NOT_IN_SERIES
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Cohort = Literal["sepsis3", "icd", "flag", "all_icu"]
 Profile = Literal["early", "paper"]
@@ -21,6 +24,12 @@ Label = Literal["in_hospital", "in_icu"]
 Stays = Literal["first", "all"]
 WindowStatistic = Literal["mean", "min", "max", "sd"]
 PAPER_HOURS = 168.0  # a stay's first week is the series of the paper profile
+
+
+def rule_of(error: "ErrorDetails") -> str:
+    """What a validation error says, in the words of the rule."""
+    rule = str(error["msg"]).removeprefix("Value error, ")
+    return rule[:1].lower() + rule[1:]
 
 
 class Study(BaseModel):

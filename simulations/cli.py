@@ -89,6 +89,8 @@ def simulate(
 
     if mimic is not None and synthetic is not None:
         raise ConfigError("--mimic and --synthetic: give one of them")
+    if (cohort == "flag") != bool(flag):
+        raise ConfigError("--cohort flag and --flag TABLE.COLUMN need each other")
     overrides = {"label": label, "profile": profile} | _parse_settings(settings or []) | {"seed": seed}
     if rounds is not None:
         overrides["rounds"] = rounds

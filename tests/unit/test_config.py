@@ -76,6 +76,13 @@ def test_the_models_sizes_come_from_the_run_config() -> None:
     assert paper.model.series_channels == 4 * len(EARLY.series)
 
 
+def test_a_rule_of_two_keys_is_told_without_all_the_others() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_flat(RunConfig().to_flat() | {"window-step-hours": 5.0})
+    assert str(caught.value).startswith("run-config: window_step_hours is longer than window_hours")
+    assert "learning-rate" not in str(caught.value)
+
+
 @pytest.mark.parametrize("rounds", [1, 2, 12, 50])
 def test_the_learning_rate_falls_from_its_first_value_towards_zero(rounds: int) -> None:
     config = tiny_config(rounds=rounds, learning_rate=0.01)
