@@ -59,7 +59,7 @@ def _answer(
         site = resolve_site(context)
         name = site.site
         config = RunConfig.from_flat(context.run_config)
-        if config.profile == "paper" and not is_simulated(context):
+        if config.retrospective and not is_simulated(context):
             raise ContractError("profile 'paper' reads what happened after the prediction time: for simulation only")
         content = release(handler(message, site, config), site.release)
     except ConsiliumError as error:

@@ -57,7 +57,7 @@ def prepare(config: Config, memory_limit: MemoryLimit = "4GB") -> None:
     _tell_flow(manifest["flow"])
     for found in manifest["row_checks"] + manifest["event_checks"]:
         typer.echo(f"{found['rows']:>9,} rows {found['action']:9} {found['table']}: {found['rule']}")
-    if site.profile == "paper":
+    if site.retrospective:
         typer.echo(
             "profile 'paper' reads what happened after the prediction time: no deployed site serves it", err=True
         )

@@ -16,20 +16,8 @@ import duckdb
 
 from client import icd_codes, sepsis_rules
 from client.queries import fill, run_query
-from client.sepsis_rules import RULES_VERSION
 from shared_model.errors import ConfigError, EmptyCohortError
 from shared_model.study import EARLY, Cohort, Stays, Study
-
-__all__ = [
-    "CHART_ITEMIDS",
-    "INPUT_ITEMIDS",
-    "LAB_ITEMIDS",
-    "OUTPUT_ITEMIDS",
-    "RULES_VERSION",
-    "FlowStep",
-    "derive_sepsis3",
-    "select_cohort",
-]
 
 CHART_ITEMIDS: frozenset[int] = frozenset().union(*sepsis_rules.CHART_ITEMS.values())
 LAB_ITEMIDS: frozenset[int] = frozenset().union(*sepsis_rules.LAB_ITEMS.values())
@@ -141,6 +129,8 @@ def select_cohort(
     _check_arguments(connection, cohort, stays)
     if cohort == "sepsis3" and not _has_table(connection, "sepsis3"):
         derive_sepsis3(connection)
+    if cohort == "icd":
+        fill(connection, "sepsis_code", "icd_version INTEGER, prefix VARCHAR", icd_codes.SEPSIS.prefixes)
     run_query(connection, "cohort_candidate.sql", hours=study.prediction_hours, label=study.label)
     flow = [_count(connection, "ICU stays with valid times", "icustays.intime and outtime", cohort)]
     for rule in _rules(cohort, study, minimum_age, stays):
@@ -148,7 +138,7 @@ def select_cohort(
         flow.append(_count(connection, rule.step, rule.look_at, cohort))
     if cohort == "sepsis3":
         run_query(connection, "cohort_onset.sql")
-    run_query(connection, "cohort.sql", retrospective=study.profile == "paper")
+    run_query(connection, "cohort.sql", retrospective=study.retrospective)
     return flow
 
 
@@ -190,19 +180,12 @@ def _check_arguments(connection: duckdb.DuckDBPyConnection, cohort: str, stays: 
             raise ConfigError(f"{name} '{value}' is unknown; use one of {', '.join(known)}")
     if cohort == "flag" and not _has_table(connection, "flagged"):
         raise ConfigError("cohort 'flag' needs `flag: TABLE.COLUMN` in the site config")
-    if cohort == "icd":
-        _fill_icd(connection)
 
 
 def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
     query = "SELECT count(*) FROM information_schema.tables WHERE table_name = ?"
     [(tables,)] = connection.execute(query, [name]).fetchall()
     return bool(tables > 0)
-
-
-def _fill_icd(connection: duckdb.DuckDBPyConnection) -> None:
-    codes = [(9, code) for code in icd_codes.SEPSIS.icd9] + [(10, code) for code in icd_codes.SEPSIS.icd10]
-    fill(connection, "sepsis_code", "icd_version INTEGER, prefix VARCHAR", codes)
 
 
 def _load_rules(connection: duckdb.DuckDBPyConnection, labs_of_admission: bool) -> None:

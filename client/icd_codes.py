@@ -20,6 +20,11 @@ class Condition:
     icd9: tuple[str, ...]
     icd10: tuple[str, ...]
 
+    @property
+    def prefixes(self) -> list[tuple[int, str]]:
+        """ICD version and prefix of each."""
+        return [(9, prefix) for prefix in self.icd9] + [(10, prefix) for prefix in self.icd10]
+
 
 def _prefixes(text: str) -> tuple[str, ...]:
     """Read prefixes as the sources print them: apart by blanks, ``I60-I69`` for all ten from I60 to I69."""

@@ -15,7 +15,7 @@ def cut_to_known(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
     """Create the schema ``known`` for the stays in ``cohort``, with antibiotics, cultures, suspicion, ventilation, GCS,
     oxygenation and SOFA derived from nothing else, and ``stay_code``, the diagnosis codes known for each stay."""
     connection.execute("CREATE SCHEMA known")
-    run_query(connection, "known.sql", retrospective=study.profile == "paper")
+    run_query(connection, "known.sql", retrospective=study.retrospective)
     connection.execute("SET search_path = 'known,main'")
     try:
         derive_sepsis3(connection)

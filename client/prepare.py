@@ -64,14 +64,22 @@ def prepare_mimic(
     if held is not None and recipe.same(held):
         on_stage("nothing has changed since this store was prepared")
         return held
-    with (
-        replacing_folder(store) as building,
-        working_database(building, memory_limit=memory_limit) as connection,
-    ):
-        on_stage("reading tables")
-        unchanged = unchanged_tables(held, recipe.inputs)
-        rows = extract_tables(connection, files, building, flag=flag, held=store, unchanged=unchanged)
-        check_rows(connection, flag)
+    with replacing_folder(store) as building:
+        return _build(recipe, files, store, building, held, memory_limit, on_stage)
+
+
+def _build(
+    recipe: Recipe,
+    files: dict[str, Path],
+    store: Path,
+    building: Path,
+    held: Manifest | None,
+    memory_limit: str,
+    on_stage: Callable[[str], None],
+) -> Manifest:
+    on_stage("reading tables")
+    unchanged = unchanged_tables(held, recipe.inputs)
+    with _checked_tables(files, building, store, unchanged, recipe.flag, memory_limit) as (connection, rows):
         facts = recipe.facts() | {"rows": rows, "row_checks": _row_checks(connection, building)}
         if held is not None and recipe.same_features(held):
             made = _take_over(connection, store, building, held)
@@ -87,10 +95,19 @@ def extract_checked(
     """The checked tables of ``source`` in a database in ``folder``; tables of ``store`` are used where they hold."""
     files = find_tables(source, tables_read(flag))
     unchanged = unchanged_tables(held_store(store), describe_inputs(files, flag))
-    with working_database(folder, memory_limit=memory_limit) as connection:
-        extract_tables(connection, files, folder, flag=flag, held=store, unchanged=unchanged)
-        check_rows(connection, flag)
+    with _checked_tables(files, folder, store, unchanged, flag, memory_limit) as (connection, _):
         yield connection
+
+
+@contextmanager
+def _checked_tables(
+    files: dict[str, Path], folder: Path, held: Path, unchanged: frozenset[str], flag: str, memory_limit: str
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, int]]]:
+    """A database in ``folder`` with the tables of the schema, and the rows read of each before the row checks."""
+    with working_database(folder, memory_limit=memory_limit) as connection:
+        rows = extract_tables(connection, files, folder, flag=flag, held=held, unchanged=unchanged)
+        check_rows(connection, flag)
+        yield connection, rows
 
 
 def _make_features(
@@ -139,7 +156,7 @@ def _finish(
     from client.store import arrays_from, stays_of, write_store
 
     on_stage("embedding notes")
-    retrospective = recipe.study.profile == "paper"
+    retrospective = recipe.study.retrospective
     notes = embed_notes(connection, len(made.static_NF), recipe.encoder, held=held, retrospective=retrospective)
     notes.texts.to_parquet(building / "notes.parquet", index=False)
     stays = stays_of(connection)

@@ -1,12 +1,13 @@
 """What decides a prepared store, and what of an earlier store still holds, so that only what changed is made again."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from client.cohort import RULES_VERSION
 from client.extract import Inputs
 from client.notes import Encoder
+from client.sepsis_rules import RULES_VERSION
 from shared_model.contract import contract_digest
 from shared_model.errors import StoreError
 from shared_model.features import digest_of
@@ -43,7 +44,7 @@ class Recipe:
             "selection": self.selection,
         }
 
-    @property
+    @cached_property  # it reads the whole package
     def selection(self) -> str:
         """Digest of what decides cohort and features: the settings, and this version's rules and queries."""
         settings = [self.cohort, self.stays, self.flag, RULES_VERSION, contract_digest(self.study), _code_digest()]

@@ -26,7 +26,7 @@ def derive_charlson(connection: duckdb.DuckDBPyConnection) -> None:
     0 to 4; an unknown age scores 0) and charlson_score (points, weights of Charlson 1987, age included). The
     flags stand alone; in the score the graver of two stages of a disease replaces the milder one.
     """
-    _fill(connection, "charlson_prefix", CHARLSON)
+    _meet(connection, CHARLSON)
     run_query(connection, "charlson.sql")
 
 
@@ -43,16 +43,12 @@ def derive_sapsii(connection: duckdb.DuckDBPyConnection) -> None:
     Columns: stay_id, 15 components named ``..._points``, sapsii (0 to 163 points) and sapsii_prob (the
     probability of death in hospital). Raises duckdb.Error for any other admission_kind.
     """
-    _fill(connection, "sapsii_prefix", SAPSII_CONDITIONS)
+    _meet(connection, SAPSII_CONDITIONS)
     run_query(connection, "sapsii.sql")
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, table: str, conditions: Iterable[Condition]) -> None:
-    """Lay the code lists out as the small table that a query joins."""
-    rows = [
-        (condition.name, version, prefix)
-        for condition in conditions
-        for version, prefixes in ((9, condition.icd9), (10, condition.icd10))
-        for prefix in prefixes
-    ]
-    fill(connection, table, "condition VARCHAR, icd_version INTEGER, prefix VARCHAR", rows)
+def _meet(connection: duckdb.DuckDBPyConnection, conditions: Iterable[Condition]) -> None:
+    """Make the temporary table stay_condition: which of the conditions the known codes of each stay meet."""
+    rows = [(condition.name, *prefix) for condition in conditions for prefix in condition.prefixes]
+    fill(connection, "condition_prefix", "condition VARCHAR, icd_version INTEGER, prefix VARCHAR", rows)
+    run_query(connection, "stay_condition.sql")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from client.queries import load_query, run_query
 from client.scores import derive_charlson, derive_sapsii
-from shared_model.features import AGGREGATES, MEASURED, NOT_IN_SERIES
+from shared_model.features import AGGREGATES, MEASURED, SERIES_CONCEPTS
 from shared_model.study import Study
 
 Floats = NDArray[np.float32]
@@ -43,13 +43,12 @@ def build_features(connection: duckdb.DuckDBPyConnection, study: Study) -> tuple
 
 def _series(connection: duckdb.DuckDBPyConnection, stays: int, study: Study) -> Floats:
     """Each statistic of each concept in each window [end - length, end); an empty window is NaN."""
-    concepts = [name for name in MEASURED if name not in NOT_IN_SERIES]
     series_NTC = np.full((stays, study.windows, len(study.series)), np.nan, dtype=np.float32)
     chosen = ", ".join(f'{_STATISTIC_SQL[name]} AS "{name}"' for name in study.statistics)
-    query = f"""SELECT n, t, list_position({concepts}, concept) - 1 AS c, {chosen}
+    query = f"""SELECT n, t, list_position({list(SERIES_CONCEPTS)}, concept) - 1 AS c, {chosen}
         FROM (SELECT n, concept, value, {_window_numbers(study)} AS t
               FROM (SELECT *, date_diff('second', intime, charttime) AS s FROM events JOIN numbered USING (stay_id)))
-        WHERE t >= 0 AND t < {study.windows} AND concept IN {tuple(concepts)} GROUP BY ALL"""
+        WHERE t >= 0 AND t < {study.windows} AND concept IN {SERIES_CONCEPTS} GROUP BY ALL"""
     for found in _batches(connection, query):
         for number, name in enumerate(study.statistics):
             channel = found["c"] * len(study.statistics) + number

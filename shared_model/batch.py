@@ -146,28 +146,29 @@ def carry_forward(raw_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Only the past of a window is read. Returns three float tensors of shape [B, T, C]; values before the first are NaN.
     """
-    seen_BTC = ~raw_BTC.isnan()
-    windows = raw_BTC.shape[1]
+    windows, last_BTC = raw_BTC.shape[1], _last_seen(raw_BTC)
     step_T1 = torch.arange(windows)[:, None]
-    last_BTC = torch.where(seen_BTC, step_T1, -1).cummax(dim=1).values
     filled_BTC = raw_BTC.gather(1, last_BTC.clamp(min=0)).where(last_BTC >= 0, float("nan"))
     age_BTC = torch.where(last_BTC >= 0, (step_T1 - last_BTC) / windows, 1.0)
-    return filled_BTC, seen_BTC.float(), age_BTC
+    return filled_BTC, (~raw_BTC.isnan()).float(), age_BTC
 
 
 def interpolate(raw_BTC: Tensor) -> Tensor:
     """Straight lines between measurements, the last value after the last one; NaN before the first, as before it
     nothing is known. Every window lies in the observed past, so both ends of a line do."""
-    before_BTC, _, _ = carry_forward(raw_BTC)
-    after_BTC, _, _ = carry_forward(raw_BTC.flip(1))
-    after_BTC = after_BTC.flip(1)
-    seen_BTC, windows = ~raw_BTC.isnan(), raw_BTC.shape[1]
-    step_T1 = torch.arange(windows)[:, None]
-    last_BTC = torch.where(seen_BTC, step_T1, -1).cummax(dim=1).values
-    next_BTC = torch.where(seen_BTC, step_T1, windows).flip(1).cummin(dim=1).values.flip(1)
-    share_BTC = (step_T1 - last_BTC) / (next_BTC - last_BTC).clamp(min=1)
+    end = raw_BTC.shape[1] - 1
+    last_BTC, next_BTC = _last_seen(raw_BTC), end - _last_seen(raw_BTC.flip(1)).flip(1)
+    before_BTC = raw_BTC.gather(1, last_BTC.clamp(min=0)).where(last_BTC >= 0, float("nan"))
+    after_BTC = raw_BTC.gather(1, next_BTC.clamp(max=end))
+    share_BTC = (torch.arange(end + 1)[:, None] - last_BTC) / (next_BTC - last_BTC).clamp(min=1)
     between_BTC = before_BTC + share_BTC * (after_BTC - before_BTC)
-    return torch.where(after_BTC.isnan(), before_BTC, between_BTC)
+    return torch.where(next_BTC > end, before_BTC, between_BTC)
+
+
+def _last_seen(raw_BTC: Tensor) -> Tensor:
+    """The latest window up to each that holds a measurement; -1 before the first."""
+    step_T1 = torch.arange(raw_BTC.shape[1])[:, None]
+    return torch.where(raw_BTC.isnan(), -1, step_T1).cummax(dim=1).values
 
 
 def open_store(store: Path, *, verify: bool = False) -> PatientData:

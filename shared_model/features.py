@@ -87,10 +87,10 @@ MEASURED: dict[str, tuple[Statistic, ...]] = {
     "weight": ("last",),
     "height": ("last",),
 }
-NOT_IN_SERIES = frozenset({"urine", "weight", "height"})
+SERIES_CONCEPTS: tuple[str, ...] = tuple(c for c in MEASURED if c not in {"urine", "weight", "height"})
 AGGREGATES: tuple[Aggregate, ...] = tuple(Aggregate(c, s) for c, ss in MEASURED.items() for s in ss)
 
-# Names are those of Wu 2024's Figure 2 where it has the feature. client/derived.py computes them.
+# Names are those of Wu 2024's Figure 2 where it has the feature. client/sql/derived.sql computes them.
 DERIVED: tuple[Derived, ...] = (
     Derived(name="age", unit="years", meaning="at admission to hospital; 91 stands for 90 and older"),
     Derived(name="male", unit="0/1", meaning="administrative sex (Figure 2: gender)"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from shared_model.features import AGGREGATES, DERIVED, MEASURED, NOT_IN_SERIES
+from shared_model.features import AGGREGATES, DERIVED, SERIES_CONCEPTS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -64,9 +64,14 @@ class Study(BaseModel):
         return Study(**{name: getattr(self, name) for name in Study.model_fields})
 
     @property
+    def retrospective(self) -> bool:
+        """Whether the inputs reach past the prediction time: such a study is never deployed."""
+        return self.profile == "paper"
+
+    @property
     def static(self) -> tuple[str, ...]:
         """Names of the static features, in tensor order."""
-        derived = (d.name for d in DERIVED if self.profile == "paper" or not d.retrospective)
+        derived = (d.name for d in DERIVED if self.retrospective or not d.retrospective)
         return (*derived, *(a.name for a in AGGREGATES))
 
     @property
@@ -77,15 +82,14 @@ class Study(BaseModel):
     @property
     def series(self) -> tuple[str, ...]:
         """Names of the channels, in tensor order: the concept, with the statistic where it is not the mean alone."""
-        concepts = [name for name in MEASURED if name not in NOT_IN_SERIES]
         if self.statistics == ("mean",):
-            return tuple(concepts)
-        return tuple(f"{concept}_{statistic}" for concept in concepts for statistic in self.statistics)
+            return SERIES_CONCEPTS
+        return tuple(f"{concept}_{statistic}" for concept in SERIES_CONCEPTS for statistic in self.statistics)
 
     @property
     def series_hours(self) -> float:
         """Hours after ICU admission that the series covers."""
-        return self.prediction_hours if self.profile == "early" else max(self.prediction_hours, PAPER_HOURS)
+        return max(self.prediction_hours, PAPER_HOURS) if self.retrospective else self.prediction_hours
 
     @property
     def windows(self) -> int:

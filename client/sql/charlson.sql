@@ -2,21 +2,9 @@
 -- Sources: conditions, Quan et al., Med Care 2005; weights, Charlson et al., J Chronic Dis 1987; age points as in
 -- mimic-code (one for each decade begun after 50, at most 4).
 CREATE OR REPLACE TABLE charlson AS
-WITH code AS (
-    SELECT
-        stay_id,
-        icd_version,
-        upper(regexp_replace(icd_code, '[^A-Za-z0-9]', '', 'g')) AS code
-    FROM stay_code
-),
-diagnosed AS (
-    -- Every prefix has at least 3 characters: joining on them first spares comparing each code with each prefix.
+WITH diagnosed AS (
     SELECT stay_id, list(DISTINCT condition) AS conditions
-    FROM code
-    INNER JOIN charlson_prefix
-        ON code.icd_version = charlson_prefix.icd_version
-        AND left(code, 3) = left(prefix, 3)
-        AND starts_with(code, prefix)
+    FROM stay_condition
     GROUP BY stay_id
 ),
 known AS (

@@ -2,14 +2,7 @@
 -- Source: Le Gall et al., JAMA 1993. Branches run from most points to fewest, so the worse of minimum and maximum
 -- decides; a comparison with NULL is not met, so what was not measured falls through to 0.
 CREATE OR REPLACE TABLE sapsii AS
-WITH code AS (
-    SELECT
-        stay_id,
-        icd_version,
-        upper(regexp_replace(icd_code, '[^A-Za-z0-9]', '', 'g')) AS code
-    FROM stay_code
-),
-comorbidity AS (
+WITH comorbidity AS (
     -- One chronic disease counts, the one with the most points.
     SELECT
         stay_id,
@@ -20,11 +13,7 @@ comorbidity AS (
                 WHEN 'metastatic_cancer' THEN 9
             END
         ) AS points
-    FROM code
-    INNER JOIN sapsii_prefix
-        ON code.icd_version = sapsii_prefix.icd_version
-        AND left(code, 3) = left(prefix, 3)
-        AND starts_with(code, prefix)
+    FROM stay_condition
     GROUP BY stay_id
 ),
 scored AS (

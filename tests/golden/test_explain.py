@@ -12,8 +12,9 @@ import pytest
 from mimic_tables import Row, antibiotic, chart, culture, hospital, lab, output, patient, read_demo
 from rich.console import Console
 
-from client.cohort import RULES_VERSION, derive_sepsis3
+from client.cohort import derive_sepsis3
 from client.explain import Explanation, explain, render
+from client.sepsis_rules import RULES_VERSION
 from shared_model.errors import DataError
 
 DATA = Path(os.environ.get("CONSILIUM_DATA", Path(__file__).parents[3] / "shared" / "data"))
