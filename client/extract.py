@@ -6,20 +6,20 @@ never sniffed: DuckDB's sniffer looks at a sample and fails late. A row that doe
 rule it breaks; a file in which most rows do not fit is an error.
 """
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from client import cohort
-from client.source import csv_columns, quoted
+from client.folders import Finished, Inputs, share_file
+from client.source import csv_columns, find_tables, quoted
 from shared_model import concepts
 from shared_model.errors import ConfigError, DataError, UnreadableTableError
 from shared_model.features import digest_of
@@ -27,8 +27,7 @@ from shared_model.schema import TABLES, Table
 
 # The tables that can mark a cohort by a column, with their keys.
 FLAG_KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}
-_LONGEST_LINE = 20_000_000  # bytes; a discharge summary is one field
-Inputs = dict[str, dict[str, Any]]
+LONGEST_LINE = 20_000_000  # bytes; a discharge summary is one field
 # Which rows of the big tables anything reads; the rest of a table is read whole.
 _KEEP = {
     "chartevents": concepts.CHART_ITEMIDS | cohort.CHART_ITEMIDS,
@@ -39,9 +38,11 @@ _KEEP = {
 
 
 @contextmanager
-def working_database(folder: Path, *, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def working_database(
+    folder: Path, *, memory_limit: str, name: str = "working"
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB database in ``folder`` that spills to disk beyond ``memory_limit``, and is gone afterwards."""
-    path = folder / "working.duckdb"
+    path = folder / f"{name}.duckdb"
     connection = duckdb.connect(str(path))
     try:
         connection.execute(f"SET temp_directory = {quoted(folder / 'spill')}")
@@ -70,8 +71,13 @@ def _describe(table: Table, file: Path | None) -> dict[str, Any]:
     reads = digest_of([table.columns, sorted(_KEEP.get(table.name, ()))])
     if file is None:
         return {"file": None, "reads": reads}
+    return describe_file(file) | {"reads": reads}
+
+
+def describe_file(file: Path) -> dict[str, Any]:
+    """By what a second preparation tells that a file is the same: name, size and time of change."""
     held = file.stat()
-    return {"file": str(file.resolve()), "size": held.st_size, "mtime_ns": held.st_mtime_ns, "reads": reads}
+    return {"file": str(file.resolve()), "size": held.st_size, "mtime_ns": held.st_mtime_ns}
 
 
 def tables_read(flag: str) -> tuple[Table, ...]:
@@ -82,6 +88,38 @@ def tables_read(flag: str) -> tuple[Table, ...]:
     return tuple(replace(t, columns={column: "VARCHAR"} | t.columns) if t.name == name else t for t in TABLES)
 
 
+@dataclass(frozen=True)
+class MimicFolder:
+    """An extract that has MIMIC-IV's tables already. ``flag``: TABLE.COLUMN of the cohort ``flag``, or empty."""
+
+    path: Path
+    flag: str = ""
+
+    @property
+    def label(self) -> str:
+        """How reports name it."""
+        return self.path.name
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Folders that a store may not replace."""
+        return (self.path,)
+
+    def describe(self) -> Inputs:
+        """Raises DataError's kinds where the folder, a required table or a column is not there."""
+        return describe_inputs(find_tables(self.path, tables_read(self.flag)), self.flag)
+
+    def lay(
+        self, connection: duckdb.DuckDBPyConnection, folder: Path, inputs: Inputs, held: Path, unchanged: frozenset[str]
+    ) -> dict[str, Any]:
+        """Write the tables and lay views over them; returns what the manifest tells of it."""
+        files = {name: Path(entry["file"]) for name, entry in inputs.items() if entry["file"]}
+        rows = extract_tables(
+            connection, files, folder, flag=self.flag, held=held, unchanged=unchanged, finished=Finished(folder, inputs)
+        )
+        return {"rows": rows}
+
+
 def extract_tables(
     connection: duckdb.DuckDBPyConnection,
     files: dict[str, Path],
@@ -90,55 +128,79 @@ def extract_tables(
     flag: str = "",
     held: Path,
     unchanged: frozenset[str] = frozenset(),
+    finished: Finished | None = None,
 ) -> dict[str, int]:
     """Write every table as ``store/tables/NAME.parquet``, lay a view of its name over it, and return the rows kept.
 
     Rows that do not fit the schema's types go to ``store/rejects/unreadable-NAME.parquet`` (line, rule, row). The
-    tables ``unchanged`` are taken from the prepared store ``held``. An optional table that is absent becomes an empty
-    one. Raises UnreadableTableError; no message holds a value of a row.
+    tables ``unchanged`` are taken from the prepared store ``held``; those that ``finished`` knows are there already. An
+    optional table that is absent becomes an empty one. Raises UnreadableTableError; no message holds a value of a row.
     """
     for folder in ("tables", "rejects"):
-        (store / folder).mkdir()
+        (store / folder).mkdir(exist_ok=True)
     tables = tables_read(flag)
-    read = [table for table in tables if table.name in files and table.name not in unchanged]
-    _extract_all(connection, [(table, files[table.name]) for table in read], store)
+    there = finished.names() if finished else frozenset()
+    read = [table for table in tables if table.name in files and table.name not in unchanged | there]
+    _extract_all(connection, [(table, files[table.name]) for table in read], store, finished)
     for table in tables:
-        target = store / "tables" / f"{table.name}.parquet"
         if table.name in unchanged:
-            for path in (f"tables/{table.name}.parquet", f"rejects/unreadable-{table.name}.parquet"):
-                if (held / path).exists():
-                    share_file(held / path, store / path)
+            share_table(held, store, table.name)
         elif table.name not in files:
-            typed = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in table.columns.items())
-            connection.execute(f"COPY (SELECT {typed} LIMIT 0) TO {quoted(target)} (FORMAT parquet)")
-        connection.execute(f"CREATE VIEW {table.name} AS SELECT * FROM read_parquet({quoted(target)})")
-    return {table.name: _count(connection, table.name) for table in TABLES}
+            _write_empty(connection, table, store)
+    return lay_views(connection, store, tables)
 
 
-def _extract_all(connection: duckdb.DuckDBPyConnection, tables: list[tuple[Table, Path]], store: Path) -> None:
-    """Two files at a time, the largest first: one gzip stream does not keep two cores busy."""
+def lay_views(connection: duckdb.DuckDBPyConnection, store: Path, tables: tuple[Table, ...]) -> dict[str, int]:
+    """A view of each table's name over its Parquet file in ``store``; returns their rows."""
+    for table in tables:
+        target = quoted(store / "tables" / f"{table.name}.parquet")
+        connection.execute(f"CREATE VIEW {table.name} AS SELECT * FROM read_parquet({target})")
+    return {table.name: _count(connection, table.name) for table in tables}
+
+
+def share_table(held: Path, store: Path, name: str) -> None:
+    """Take an extracted table, with its unreadable rows, from another store."""
+    for path in (f"tables/{name}.parquet", f"rejects/unreadable-{name}.parquet"):
+        if (held / path).exists():
+            share_file(held / path, store / path)
+
+
+def _write_empty(connection: duckdb.DuckDBPyConnection, table: Table, store: Path) -> None:
+    target = quoted(store / "tables" / f"{table.name}.parquet")
+    typed = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in table.columns.items())
+    connection.execute(f"COPY (SELECT {typed} LIMIT 0) TO {target} (FORMAT parquet)")
+
+
+def _extract_all(
+    connection: duckdb.DuckDBPyConnection, tables: list[tuple[Table, Path]], store: Path, finished: Finished | None
+) -> None:
+    def extract(cursor: duckdb.DuckDBPyConnection, table: Table, file: Path) -> None:
+        _extract(cursor, table, file, store)
+        if finished:
+            finished.mark(table.name)
+
     by_size = sorted(tables, key=lambda pair: -pair[1].stat().st_size)
-    readers = [connection.cursor() for _ in by_size]
+    two_at_a_time(connection, [partial(extract, table=table, file=file) for table, file in by_size])
+
+
+def two_at_a_time(
+    connection: duckdb.DuckDBPyConnection, jobs: Sequence[Callable[[duckdb.DuckDBPyConnection], object]]
+) -> None:
+    """Run the jobs in order, each with a cursor of its own, two at a time: one gzip stream does not keep two cores
+    busy. The first that fails ends the others."""
+    cursors = [connection.cursor() for _ in jobs]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        pending = [pool.submit(_extract, reader, *pair, store) for reader, pair in zip(readers, by_size, strict=True)]
+        pending = [pool.submit(job, cursor) for job, cursor in zip(jobs, cursors, strict=True)]
         try:
             for done in wait(pending, return_when=FIRST_EXCEPTION).done:
                 done.result()
         except BaseException:
-            for done, reader in zip(pending, readers, strict=True):
+            for done, cursor in zip(pending, cursors, strict=True):
                 if not done.cancel():
-                    reader.interrupt()
+                    cursor.interrupt()
             raise
-    for reader in readers:
-        reader.close()
-
-
-def share_file(file: Path, target: Path) -> None:
-    """The same file under another name; a copy where that is not possible (another disk)."""
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
+    for cursor in cursors:
+        cursor.close()
 
 
 def _extract(connection: duckdb.DuckDBPyConnection, table: Table, file: Path, store: Path) -> None:
@@ -149,7 +211,7 @@ def _extract(connection: duckdb.DuckDBPyConnection, table: Table, file: Path, st
         if file.suffix == ".parquet":
             source, unreadable = _parquet_source(connection, table, file)
         else:
-            source, unreadable = _csv_source(table, file), _CSV_UNREADABLE
+            source, unreadable = _csv_source(table, file), UNREADABLE_ROWS
         connection.execute(f"COPY (SELECT {columns} FROM {source} {keep}) TO {quoted(target)} (FORMAT parquet)")
         connection.execute(f"CREATE OR REPLACE TEMP TABLE unreadable AS {unreadable}")
     except duckdb.Error as error:
@@ -171,12 +233,12 @@ def _keep_unreadable(connection: duckdb.DuckDBPyConnection, file: Path, target: 
 
 
 # One row a line, under its first fault. DuckDB's message names the wanted type, and the value, which stays out.
-_CSV_UNREADABLE = r"""SELECT line, any_value(csv_line) AS row_text, arg_min(
+UNREADABLE_ROWS = r"""SELECT line, any_value(csv_line) AS row_text, arg_min(
         CASE WHEN error_type = 'CAST'
              THEN column_name || ': not ' || coalesce(
                  nullif(regexp_extract(error_message, 'to ''([A-Z]+)''', 1), ''), 'of the schema''s type')
              ELSE lower(CAST(error_type AS VARCHAR)) END, column_idx) AS rule
-    FROM csv_error GROUP BY line"""
+    FROM csv_error GROUP BY file_id, line"""
 
 
 def _csv_source(table: Table, file: Path) -> str:
@@ -184,7 +246,7 @@ def _csv_source(table: Table, file: Path) -> str:
     return (
         f"read_csv({quoted(file)}, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"',"
         # A buffer no larger than the longest line; else DuckDB takes 16 of them and reads a gzip file on one core.
-        f" nullstr = '', max_line_size = {_LONGEST_LINE}, buffer_size = {_LONGEST_LINE}, columns = {{{kinds}}},"
+        f" nullstr = '', max_line_size = {LONGEST_LINE}, buffer_size = {LONGEST_LINE}, columns = {{{kinds}}},"
         " store_rejects = true, rejects_table = 'csv_error', rejects_scan = 'csv_scan', rejects_limit = 0)"
     )
 

@@ -1,28 +1,27 @@
-"""Extract to prepared store, read top to bottom: extract -> row checks -> cohort -> what was known -> events ->
+"""Extract to prepared store, read top to bottom: tables -> row checks -> cohort -> what was known -> events ->
 features -> notes -> store.
 
 A store is written under another name and renamed: it is whole or absent, also after Ctrl-C. What an earlier store holds
 is taken over where nothing that it depends on has changed: all of it, an extracted table, the features, the embeddings
-of note texts that are still the same.
+of note texts that are still the same. An interrupted preparation goes on with what it had finished reading.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 
 from client.cohort import derive_sepsis3, select_cohort
-from client.extract import describe_inputs, extract_tables, share_file, tables_read, working_database
+from client.extract import MimicFolder, working_database
+from client.folders import Inputs, resumable_folder, share_file
 from client.known import cut_to_known
-from client.mapping import map_events
+from client.events import map_events
 from client.notes import resolve_encoder
 from client.recipe import Manifest, Recipe, held_store, unchanged_tables
 from client.row_checks import check_rows
-from client.source import find_tables, quoted
+from client.source import quoted
 from shared_model.errors import StoreError
 from shared_model.manifest import MANIFEST
 from shared_model.study import EARLY, Cohort, Stays, Study
@@ -31,46 +30,72 @@ if TYPE_CHECKING:
     from client.store import Made
 
 
-def prepare_mimic(
-    source: Path,
+class Extract(Protocol):
+    """Where MIMIC-IV-style tables come from: a MIMIC-IV folder (client/extract.py) or a mapping (client/mapping)."""
+
+    @property
+    def label(self) -> str:
+        """How reports name it."""
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Folders that a store may not replace."""
+
+    @property
+    def flag(self) -> str:
+        """TABLE.COLUMN of the cohort ``flag``, or empty."""
+
+    def describe(self) -> Inputs:
+        """What decides each table."""
+
+    def lay(
+        self, connection: duckdb.DuckDBPyConnection, folder: Path, inputs: Inputs, held: Path, unchanged: frozenset[str]
+    ) -> Manifest:
+        """Write the tables into ``folder``, lay views over them, and return what the manifest tells of it."""
+
+
+def prepare_mimic(source: Path, store: Path, *, flag: str = "", **settings: Any) -> Manifest:
+    """Prepare a MIMIC-IV folder; ``settings`` are those of ``prepare``."""
+    return prepare(MimicFolder(source, flag), store, **settings)
+
+
+def prepare(
+    extract: Extract,
     store: Path,
     *,
     cohort: Cohort,
     study: Study = EARLY,
     stays: Stays = "first",
-    flag: str = "",
     encoder: str = "minilm",
     described_as: str = "",
     memory_limit: str = "4GB",
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Manifest:
-    """Prepare a MIMIC-IV folder; returns the manifest. ``described_as`` is how reports name the source, ``flag`` the
-    TABLE.COLUMN of the cohort ``flag``.
+    """Prepare an extract; returns the manifest. ``described_as`` is how reports name the source.
 
     Raises DataError's kinds for the source and ConfigError for the encoder; then no store is left behind.
     """
-    _check_target(store, source)
-    files = find_tables(source, tables_read(flag))
+    _check_target(store, extract.places)
     recipe = Recipe(
-        source=described_as or source.name,
-        inputs=describe_inputs(files, flag),
+        source=described_as or extract.label,
+        inputs=extract.describe(),
         cohort=cohort,
         study=study,
         stays=stays,
-        flag=flag,
+        flag=extract.flag,
         encoder=resolve_encoder(encoder),
     )
     held = held_store(store)
     if held is not None and recipe.same(held):
         on_stage("nothing has changed since this store was prepared")
         return held
-    with replacing_folder(store) as building:
-        return _build(recipe, files, store, building, held, memory_limit, on_stage)
+    with resumable_folder(store) as building:
+        return _build(recipe, extract, store, building, held, memory_limit, on_stage)
 
 
 def _build(
     recipe: Recipe,
-    files: dict[str, Path],
+    extract: Extract,
     store: Path,
     building: Path,
     held: Manifest | None,
@@ -79,8 +104,8 @@ def _build(
 ) -> Manifest:
     on_stage("reading tables")
     unchanged = unchanged_tables(held, recipe.inputs)
-    with _checked_tables(files, building, store, unchanged, recipe.flag, memory_limit) as (connection, rows):
-        facts = recipe.facts() | {"rows": rows, "row_checks": _row_checks(connection, building)}
+    with _checked_tables(extract, building, recipe.inputs, store, unchanged, memory_limit) as (connection, told):
+        facts = recipe.facts() | told | {"row_checks": _row_checks(connection, building)}
         if held is not None and recipe.same_features(held):
             made = _take_over(connection, store, building, held)
         else:
@@ -90,24 +115,25 @@ def _build(
 
 @contextmanager
 def extract_checked(
-    store: Path, folder: Path, source: Path, *, flag: str, memory_limit: str
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The checked tables of ``source`` in a database in ``folder``; tables of ``store`` are used where they hold."""
-    files = find_tables(source, tables_read(flag))
-    unchanged = unchanged_tables(held_store(store), describe_inputs(files, flag))
-    with _checked_tables(files, folder, store, unchanged, flag, memory_limit) as (connection, _):
-        yield connection
+    extract: Extract, store: Path, folder: Path, *, memory_limit: str
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Manifest]]:
+    """The checked tables of an extract in a database in ``folder``, and what its manifest would tell of them; tables of
+    ``store`` are used where they hold."""
+    inputs = extract.describe()
+    unchanged = unchanged_tables(held_store(store), inputs)
+    with _checked_tables(extract, folder, inputs, store, unchanged, memory_limit) as (connection, told):
+        yield connection, told | {"row_checks": _row_checks(connection, folder)}
 
 
 @contextmanager
 def _checked_tables(
-    files: dict[str, Path], folder: Path, held: Path, unchanged: frozenset[str], flag: str, memory_limit: str
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, int]]]:
-    """A database in ``folder`` with the tables of the schema, and the rows read of each before the row checks."""
+    extract: Extract, folder: Path, inputs: Inputs, held: Path, unchanged: frozenset[str], memory_limit: str
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Manifest]]:
+    """A database in ``folder`` with the checked tables of the schema; what the extract tells is of before the checks."""
     with working_database(folder, memory_limit=memory_limit) as connection:
-        rows = extract_tables(connection, files, folder, flag=flag, held=held, unchanged=unchanged)
-        check_rows(connection, flag)
-        yield connection, rows
+        told = extract.lay(connection, folder, inputs, held, unchanged)
+        check_rows(connection, extract.flag)
+        yield connection, told
 
 
 def _make_features(
@@ -170,8 +196,9 @@ def _row_checks(connection: duckdb.DuckDBPyConnection, building: Path) -> list[d
     dropped = "FROM rejected_rows WHERE action = 'dropped'"
     connection.execute(f"COPY (SELECT source, rule, row_text {dropped} ORDER BY ALL) TO {kept} (FORMAT parquet)")
     counted = "SELECT source, rule, action, count(*) AS count FROM rejected_rows GROUP BY ALL"
-    for file in sorted((building / "rejects").glob("unreadable-*.parquet")):
-        name = file.stem.removeprefix("unreadable-")
+    kinds = ("unreadable-", "mapping-")
+    for file in sorted(f for kind in kinds for f in (building / "rejects").glob(f"{kind}*.parquet")):
+        name = file.stem.removeprefix("unreadable-").removeprefix("mapping-")
         rows = f"read_parquet({quoted(file)})"
         counted += f" UNION ALL SELECT '{name}', rule, 'dropped', count(*) FROM {rows} GROUP BY ALL"
     return _checks(connection, counted)
@@ -182,29 +209,10 @@ def _checks(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str,
     return [{"table": t, "rule": rule, "action": action, "rows": int(rows)} for t, rule, action, rows in found]
 
 
-def _check_target(store: Path, source: Path) -> None:
+def _check_target(store: Path, places: tuple[Path, ...]) -> None:
     """Only a store may be replaced by a store."""
-    if store.resolve() == source.resolve() or store.resolve() in source.resolve().parents:
-        raise StoreError(f"{store}: is the extract or holds it; name another folder for the store")
+    for place in places:
+        if store.resolve() == place.resolve() or store.resolve() in place.resolve().parents:
+            raise StoreError(f"{store}: is the extract or holds it; name another folder for the store")
     if store.exists() and not (store.is_dir() and ((store / MANIFEST).is_file() or not any(store.iterdir()))):
         raise StoreError(f"{store}: exists and is no prepared store; name another folder, or remove it")
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling that takes ``folder``'s place when the block ends well, and is removed when it does not."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
-    old = folder.with_name(f"{building.name}.old")
-    building.mkdir()
-    try:
-        yield building
-        if folder.exists():
-            folder.rename(old)
-        building.rename(folder)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from client.extract import Inputs
+from client.folders import Inputs
 from client.notes import Encoder
 from client.sepsis_rules import RULES_VERSION
 from shared_model.contract import contract_digest
@@ -47,7 +47,7 @@ class Recipe:
     @cached_property  # it reads the whole package
     def selection(self) -> str:
         """Digest of what decides cohort and features: the settings, and this version's rules and queries."""
-        settings = [self.cohort, self.stays, self.flag, RULES_VERSION, contract_digest(self.study), _code_digest()]
+        settings = [self.cohort, self.stays, self.flag, RULES_VERSION, contract_digest(self.study), code_digest()]
         return digest_of(settings)
 
     def same_features(self, held: Manifest | None) -> bool:
@@ -84,7 +84,7 @@ def file_sizes(store: Path) -> dict[str, int]:
     return {str(file.relative_to(store)): file.stat().st_size for file in files}
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """Of the code that reads, selects and computes: a changed rule makes a new store, whatever the version says."""
     folder = Path(__file__).parent
     code = (f for f in sorted(folder.rglob("*")) if f.suffix in (".py", ".sql"))

@@ -2,7 +2,7 @@
 
 A rule names a table and an SQL condition of the rows to drop. What is dropped lies in ``rejected_rows``; what is only
 worth telling is counted there without a row. Values that no organ can have are judged later, by concept
-(client/mapping.py); rows that are not of the schema's types were kept apart on reading (client/extract.py).
+(client/events.py); rows that are not of the schema's types were kept apart on reading (client/extract.py).
 """
 
 from dataclasses import dataclass

@@ -7,6 +7,8 @@ queries in ``client/sql`` read these as small tables. Source: MIT-LCP/mimic-code
 
 from types import MappingProxyType
 
+from shared_model import concepts
+
 # Bumped whenever a list here or a rule in client/sql changes; every manifest records it.
 RULES_VERSION = "sepsis3-2026.11"
 
@@ -180,6 +182,7 @@ CHART_ITEMS = MappingProxyType(
         "gcs_eyes": (220739,),
         "gcs_verbal": (223900,),
         "gcs_motor": (223901,),
+        "gcs_total": (concepts.GCS_TOTAL,),  # for hospitals that chart no parts; MIMIC-IV has no such item
         "charted_fio2": (223835,),
         "oxygen_device": (226732,),
         "oxygen_flow": (223834, 227582, 227287),

@@ -50,7 +50,7 @@ def quoted(text: Path | str) -> str:
 
 
 def _columns(file: Path) -> list[str]:
-    return _parquet_columns(file) if file.suffix == ".parquet" else csv_columns(file)
+    return parquet_columns(file) if file.suffix == ".parquet" else csv_columns(file)
 
 
 def csv_columns(file: Path) -> list[str]:
@@ -65,7 +65,7 @@ def csv_columns(file: Path) -> list[str]:
         ) from error
 
 
-def _parquet_columns(file: Path) -> list[str]:
+def parquet_columns(file: Path) -> list[str]:
     import pyarrow
     from pyarrow import parquet
 

@@ -35,10 +35,12 @@ class Concept:
     alternates: tuple[Alternate, ...] = ()
 
 
+# Item ids of our own, for what other hospitals measure and MIMIC-IV has no item for.
+PROCALCITONIN, GCS_TOTAL = 9_000_001, 9_000_002
 FAHRENHEIT = (5 / 9, -160 / 9)
 POUND, INCH = 0.45359237, 2.54
 
-# Events that are no single chart or laboratory value; client/mapping.py derives them.
+# Events that are no single chart or laboratory value; client/events.py derives them.
 VASOPRESSOR = Concept(name="vasopressor", unit="mcg/kg/min", low=0, high=20)
 URINE = Concept(name="urine", unit="mL", low=-5000, high=5000)
 GCS = Concept(name="gcs", unit="points", low=3, high=15)
@@ -130,7 +132,7 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept(name="aniongap", unit="mmol/L", low=-5, high=60, lab=(50868,)),
     Concept(name="inr", unit="", low=0.5, high=30, lab=(51237,)),
     Concept(name="crp", unit="mg/L", low=0, high=1000, chart=(227444, 220612), lab=(50889,)),
-    Concept(name="pct", unit="ng/mL", low=0, high=1000),  # MIMIC-IV has no item for it; other sites do
+    Concept(name="pct", unit="ng/mL", low=0, high=1000, lab=(PROCALCITONIN,)),
     Concept(
         name="weight",
         unit="kg",

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from client.prepare import replacing_folder
+from client.folders import replacing_folder
 from client.store import arrays_of, write_store
 from shared_model.batch import PatientData, open_store, split_patients
 from shared_model.errors import ConfigError

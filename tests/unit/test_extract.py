@@ -9,7 +9,7 @@ import pytest
 from site_builders import TINY, as_parquet, table_file, tiny_folder, write_csv
 
 from client.extract import extract_tables, working_database
-from client.prepare import replacing_folder
+from client.folders import replacing_folder
 from client.source import find_tables, verify_checksum
 from shared_model.errors import (
     DataError,

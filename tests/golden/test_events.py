@@ -9,7 +9,7 @@ from mimic_tables import Row, antibiotic, at, chart, culture, hospital, infusion
 
 from client.cohort import select_cohort
 from client.known import cut_to_known
-from client.mapping import map_events
+from client.events import map_events
 from client.windows import build_features
 from shared_model.study import EARLY, Study
 

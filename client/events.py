@@ -17,7 +17,7 @@ def map_events(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
 
     Returns the number of events by concept.
     """
-    _create_items(connection)
+    create_items(connection)
     sources = " UNION ALL ".join((_CHART, _LAB, _VASOPRESSOR, _URINE, _DERIVED))
     connection.execute(f"CREATE TABLE candidates AS SELECT *, count(*) AS copies FROM ({sources}) GROUP BY ALL")
     run_query(connection, "judged.sql")
@@ -38,7 +38,7 @@ def map_events(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return {str(name): int(count) for name, count in found}
 
 
-def _create_items(connection: duckdb.DuckDBPyConnection) -> None:
+def create_items(connection: duckdb.DuckDBPyConnection) -> None:
     """The concept dictionary as small tables: codes with conversions, ranges with other readings, support levels."""
     items = [
         (source, itemid, concept.name, *concept.conversions.get(itemid, (1.0, 0.0)))

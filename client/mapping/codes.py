@@ -1,0 +1,122 @@
+"""Local codes become concepts: by code, by pattern, or by LOINC where the extract has it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from client import sepsis_rules
+from client.mapping.account import CodeFound
+from client.mapping.config import CodeSpec, EventMap
+from client.mapping.targets import TARGETS, Target
+from shared_model import concepts
+from shared_model.errors import ConfigError
+
+# The words by which the pipeline knows a state of breathing support, for sites that know the state and no device.
+SUPPORT_WORDS = {
+    status: next(words[0] for held, concept, words in sepsis_rules.VENTILATION_WORDS if (held, concept) == (status, "oxygen_device"))
+    for status in concepts.VENTILATION_LEVELS
+}
+INTUBATED = "intubated"
+INTUBATED_WORD, INTUBATED_SCORE = "No Response-ETT", 1.0
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Where the values of a code go; ``number`` tells the specs of an events entry apart."""
+
+    number: int
+    target: Target
+    itemid: int
+    spec: CodeSpec
+
+    @property
+    def table(self) -> str:
+        """The MIMIC-IV-style table."""
+        return "chartevents" if self.itemid in self.target.bedside_items else self.target.table
+
+
+class CodeBook:
+    """The codes of one events entry, which stands at ``where``."""
+
+    def __init__(self, use: EventMap, where: str) -> None:
+        self.where = where
+        self.coded = list(_coded(use))
+        self.literal = {code: coded for coded, codes in self.coded for code in codes}
+        self.patterns = [(re.compile(c.spec.pattern, re.IGNORECASE), c) for c, _ in self.coded if c.spec.pattern]
+        self.by_loinc = self._by_loinc(use) if use.loinc else {}
+        self.ignored = {code for code in use.ignore if not _is_pattern(code)}
+        self.ignored_patterns = [re.compile(code[1:-1], re.IGNORECASE) for code in use.ignore if _is_pattern(code)]
+
+    @property
+    def all(self) -> list[Coded]:
+        """Every destination, in the order of their numbers."""
+        return [*(coded for coded, _ in self.coded), *dict.fromkeys(self.by_loinc.values())]
+
+    def look_up(self, code: str | None, loinc: str | None) -> Coded | None:
+        """The destination of a code. Raises ConfigError when patterns make it two concepts."""
+        text = (code or "").strip()
+        if text in self.literal:
+            return self.literal[text]
+        found = [coded for pattern, coded in self.patterns if pattern.fullmatch(text)]
+        if len({coded.target.name for coded in found}) > 1:
+            names = " and ".join(sorted({coded.target.name for coded in found}))
+            raise ConfigError(f"{self.where}.codes: code {text!r} is mapped twice, by patterns of {names}")
+        return found[0] if found else self.by_loinc.get((loinc or "").strip())
+
+    def is_ignored(self, code: str | None) -> bool:
+        """Whether the config knows the code and does not want it."""
+        text = (code or "").strip()
+        return text in self.ignored or any(pattern.fullmatch(text) for pattern in self.ignored_patterns)
+
+    def found(self, code: str | None, loinc: str | None, label: str | None, rows: int) -> CodeFound:
+        """For the report."""
+        coded = self.look_up(code, loinc)
+        return CodeFound(
+            step=self.where,
+            code=code or loinc or "",
+            label=label or "",
+            rows=rows,
+            concept=coded.target.name if coded else None,
+            ignored=coded is None and self.is_ignored(code),
+        )
+
+    def _by_loinc(self, use: EventMap) -> dict[str, Coded]:
+        first = len(self.coded)
+        targets = [t for t in TARGETS.values() if t.loinc and not t.word]
+        return {
+            code: Coded(first + number, target, target.items[0], CodeSpec(code=[]))
+            for number, target in enumerate(targets)
+            for code in target.loinc
+        }
+
+
+def _coded(use: EventMap) -> Iterator[tuple[Coded, list[str]]]:
+    """Destinations with their literal codes. The codes of a concept are dealt over its items, so that two devices that
+    show the same value at the same time stay two rows."""
+    number = 0
+    for concept, specs in use.codes.items():
+        target, dealt = TARGETS[concept], 0
+        for spec in specs:
+            items = target.bedside_items if spec.bedside and target.bedside_items else target.items
+            for codes in [[code] for code in spec.code] if spec.code is not None else [[]]:
+                yield Coded(number, target, items[min(dealt, len(items) - 1)], spec), codes
+                number, dealt = number + 1, dealt + 1
+
+
+def word_rows(coded: Coded, where: str) -> Iterator[tuple[int, str, float | None, str | None]]:
+    """The value map of a destination: its number, the text in lower case, the number or the word that it stands for."""
+    for text, value in (coded.spec.map or {}).items():
+        key = text.strip().lower()
+        if coded.target.word:
+            yield coded.number, key, None, None if value is None else SUPPORT_WORDS.get(str(value), str(value))
+        elif value == INTUBATED and coded.target.name == "gcs_verbal":
+            yield coded.number, key, INTUBATED_SCORE, INTUBATED_WORD
+        elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            yield coded.number, key, None if value is None else float(value), None
+        else:
+            name = coded.target.name
+            raise ConfigError(f"{where}.codes.{name}.map: {value!r} is no number, and {name} is measured in numbers")
+
+
+def _is_pattern(code: str) -> bool:
+    return len(code) > 2 and code.startswith("/") and code.endswith("/")

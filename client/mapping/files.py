@@ -1,0 +1,156 @@
+"""The files of a relation, and their rows as they stand there: text from CSV, typed values from Parquet.
+
+Why text: a type is a claim about a foreign file, and the mapping makes it column by column, where it can say which rule
+a row breaks. Only the columns that something reads are copied.
+"""
+
+import csv
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from client.extract import LONGEST_LINE, UNREADABLE_ROWS
+from client.mapping.config import CsvFormat
+from client.mapping.expressions import literal, quote_name
+from client.source import parquet_columns, quoted
+from shared_model.errors import MissingTableError, UnreadableTableError
+
+FILE_NAME, ROW_NUMBER = "file_name", "row_number"
+_TEXT_SUFFIXES = (".csv", ".tsv", ".psv", ".txt", ".csv.gz", ".tsv.gz", ".psv.gz", ".txt.gz")
+_SUFFIXES = (*_TEXT_SUFFIXES, ".parquet")
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files with the same columns, and how they are written (None: Parquet)."""
+
+    files: tuple[Path, ...]
+    columns: tuple[str, ...]
+    format: CsvFormat | None
+
+
+def find_files(folder: Path, patterns: list[str], where: str) -> list[Path]:
+    """The files that the patterns name, sorted; a pattern that names a folder means every table file in it.
+
+    Raises MissingTableError, which says what lies there, when there is none.
+    """
+    found: set[Path] = set()
+    for pattern in patterns:
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise MissingTableError(f"{where}.file: {pattern!r} leaves the source's folder; name a file below it")
+        for path in sorted(folder.glob(pattern)) if pattern else []:
+            found.update(f for f in path.rglob("*") if is_table(f)) if path.is_dir() else found.add(path)
+    if not found:
+        held = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if is_table(f))
+        there = f"it has {', '.join(held[:20])}" if held else "it has no table files"
+        raise MissingTableError(f"{where}.file: no {' or '.join(patterns)} in {folder}; {there}")
+    return sorted(found)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file looks like a table by its ending."""
+    return path.is_file() and path.name.lower().endswith(_SUFFIXES)
+
+
+def group_files(files: list[Path], form: CsvFormat, stage: Path) -> list[Group]:
+    """Files by columns, so that a thousand files with one header are read at once; other encodings become UTF-8 copies
+    in ``stage``. Raises UnreadableTableError."""
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for number, file in enumerate(files):
+        if file.suffix == ".parquet":
+            groups.setdefault(("parquet", *parquet_columns(file)), []).append(file)
+        else:
+            held = _as_utf8(file, form.encoding, stage / str(number) / file.name.removesuffix(".gz"))
+            groups.setdefault(("csv", *header(held, form)), []).append(held)
+    return [
+        Group(tuple(paths), tuple(columns), form if kind == "csv" else None)
+        for (kind, *columns), paths in groups.items()
+    ]
+
+
+def header(file: Path, form: CsvFormat) -> tuple[str, ...]:
+    """The names of a text file's columns. Raises UnreadableTableError, also for a name that stands there twice."""
+    if form.columns is not None:
+        return tuple(form.columns)
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
+            for _ in range(form.skip):
+                next(text, "")
+            quoting = csv.QUOTE_MINIMAL if form.quote else csv.QUOTE_NONE
+            rows = csv.reader(text, delimiter=form.delimiter, quotechar=form.quote or None, quoting=quoting)
+            names = [name.strip() for name in next(rows, [])]
+    except UnicodeDecodeError as error:
+        raise UnreadableTableError(f"{file}: its header is not UTF-8; name its encoding under csv.encoding") from error
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise UnreadableTableError(f"{file}: its header cannot be read ({type(error).__name__})") from error
+    return _checked_names(file, names, form)
+
+
+def _checked_names(file: Path, names: list[str], form: CsvFormat) -> tuple[str, ...]:
+    if not names:
+        raise UnreadableTableError(f"{file}: is empty; it has no header line")
+    lower = [name.lower() for name in names]
+    twice = sorted({name for name in names if lower.count(name.lower()) > 1})
+    if twice:
+        raise UnreadableTableError(f"{file}: column {twice[0]!r} stands twice in its header (case does not count)")
+    if len(names) == 1 and any(sign in names[0] for sign in ",;\t|" if sign != form.delimiter):
+        raise UnreadableTableError(
+            f"{file}: one column in its header, {names[0][:60]!r}: is csv.delimiter {form.delimiter!r} right?"
+        )
+    return tuple(names)
+
+
+def rows_of(group: Group, columns: tuple[str, ...]) -> str:
+    """A query of ``columns`` of the group's files, with ``file_name`` and ``row_number`` where they are among them."""
+    chosen = [_chosen(name, group) for name in columns]
+    paths = "[" + ", ".join(quoted(file) for file in group.files) + "]"
+    if group.format is None:
+        return f"SELECT {', '.join(chosen)} FROM read_parquet({paths}, filename = true)"
+    form = group.format
+    kinds = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in group.columns)
+    nulls = ", ".join(literal(text) for text in form.missing) or "''"
+    return (
+        f"SELECT {', '.join(chosen)} FROM read_csv({paths}, auto_detect = false, header = {form.columns is None},"
+        f" skip = {form.skip}, delim = {quoted(form.delimiter)}, quote = {quoted(form.quote)},"
+        f" escape = {quoted(form.quote)}, nullstr = [{nulls}], max_line_size = {LONGEST_LINE},"
+        f" buffer_size = {LONGEST_LINE}, columns = {{{kinds}}}, filename = true,"
+        " store_rejects = true, rejects_table = 'csv_error', rejects_scan = 'csv_scan', rejects_limit = 0)"
+    )
+
+
+def _chosen(name: str, group: Group) -> str:
+    held = {column.lower(): column for column in group.columns}
+    if name.lower() in held:
+        return f"{quote_name(held[name.lower()])} AS {quote_name(name)}"
+    if name == FILE_NAME:
+        return r"regexp_replace(parse_filename(filename), '(\.[A-Za-z]+)+$', '') AS file_name"
+    if name == ROW_NUMBER:
+        return "row_number() OVER () AS row_number"
+    return f"CAST(NULL AS VARCHAR) AS {quote_name(name)}"
+
+
+def unreadable_rows(connection: duckdb.DuckDBPyConnection, group: Group) -> str:
+    """A query of the lines that the last read of the group could not read (line, row_text, rule)."""
+    return UNREADABLE_ROWS if group.format is not None else "SELECT 0 AS line, '' AS row_text, '' AS rule WHERE false"
+
+
+def _as_utf8(file: Path, encoding: str, target: Path) -> Path:
+    """The file itself, or a copy in UTF-8. Raises UnreadableTableError at the first byte that is not of ``encoding``."""
+    import codecs
+
+    if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii"):
+        return file
+    opener = gzip.open if file.suffix == ".gz" else open
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with opener(file, "rt", encoding=encoding, newline="") as text, target.open("w", encoding="utf-8", newline="") as out:
+            while part := text.read(_CHUNK):
+                out.write(part)
+    except (UnicodeError, OSError, EOFError, zlib.error) as error:
+        raise UnreadableTableError(f"{file}: cannot be read as {encoding} ({type(error).__name__})") from error
+    return target

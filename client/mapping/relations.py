@@ -1,0 +1,319 @@
+"""Staged copies become the rows that mappings read: unpivot or pivot, join, add, filter, keep one.
+
+Each step is a view over the one before, named after its relation, so that a row can be followed; a step that leaves
+rows out says how many. Names are checked against what the extract really has before anything is mapped.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import duckdb
+
+from client.mapping.config import Column, ColumnSpec, EventMap, Join, Mapping, Relation, TableMap
+from client.mapping.database import check_columns
+from client.mapping.expressions import Expression, literal, parse, quote_name, reference
+from client.mapping.files import FILE_NAME, ROW_NUMBER
+from client.mapping.staging import Staged, Wanted, staged_view
+from shared_model.errors import ConfigError
+
+SCHEMA = "raw"
+
+
+@dataclass
+class Frame:
+    """A relation's rows as a view.
+
+    ``columns`` are all that its origin has, also those that nothing reads; ``everything`` is the view before ``filter``
+    and ``keep_one``; ``ignored`` counts the rows that each step left out.
+    """
+
+    name: str
+    view: str
+    columns: list[str]
+    decimal: str = "."
+    thousands: str = ""
+    everything: str = ""
+    absent: bool = False
+    read: int = 0
+    unreadable: int = 0
+    ignored: dict[str, int] = field(default_factory=dict)
+
+    def check(self, wanted: Iterable[str], where: str) -> None:
+        """Raises MissingColumnError that lists the columns there are."""
+        check_columns(set(wanted), self.columns, where)
+
+    def expression(self, text: str, where: str) -> Expression:
+        """A checked expression over these columns."""
+        found = parse(text, where)
+        self.check(found.columns, where)
+        return found
+
+    def source(self, spec: ColumnSpec, where: str) -> str:
+        """SQL for what a column says stands in the row, before it is read as anything."""
+        if spec.expr is not None:
+            return self.expression(spec.expr, f"{where}.expr").sql
+        if spec.column is not None:
+            self.check([spec.column], where)
+            return quote_name(spec.column)
+        return literal(spec.value)
+
+
+def wanted_columns(mapping: Mapping) -> Wanted:
+    """The columns that something reads of each relation, lower-case; None: all of them."""
+    wanted: Wanted = {}
+    uses = [*mapping.events, *(use for maps in mapping.tables.values() for use in maps)]
+    for use in uses:
+        _want(wanted, use.relation, _used(use))
+    for name in reversed(order_of(mapping)):
+        if name in wanted:
+            _want_origins(wanted, mapping.relations[name], name)
+    return wanted
+
+
+def order_of(mapping: Mapping) -> list[str]:
+    """Relations, each after those that it reads. Raises ConfigError for a circle."""
+    order: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise ConfigError(f"relations: {' -> '.join((*path, name))} is a circle; a relation cannot read itself")
+        if name in order:
+            return
+        relation = mapping.relations[name]
+        for other in (*([relation.relation] if relation.relation else []), *(j.relation for j in relation.join)):
+            visit(other, (*path, name))
+        order.append(name)
+
+    for name in mapping.relations:
+        visit(name, ())
+    return order
+
+
+def build_frames(
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping, wanted: Wanted, staged: dict[str, Staged]
+) -> dict[str, Frame]:
+    """A view in the schema ``raw`` for every wanted relation. Raises MissingColumnError or ConfigError."""
+    connection.execute(f"CREATE SCHEMA {SCHEMA}")
+    connection.execute(f"SET search_path = '{SCHEMA},main'")
+    frames: dict[str, Frame] = {}
+    for name in order_of(mapping):
+        if name in wanted:
+            frames[name] = _Builder(connection, mapping.relations[name], name, frames).build(staged.get(name))
+    connection.execute("SET search_path = 'main'")
+    return frames
+
+
+def _want(wanted: Wanted, name: str, columns: Iterable[str] | None) -> None:
+    held = wanted.setdefault(name, set())
+    wanted[name] = None if held is None or columns is None else held | {c.lower() for c in columns}
+
+
+def _used(use: TableMap | EventMap) -> set[str]:
+    names = set(parse(use.filter, "filter").columns) if use.filter else set()
+    for spec in column_specs(use):
+        names |= _names(spec)
+    return names
+
+
+def column_specs(use: TableMap | EventMap) -> Iterator[ColumnSpec]:
+    """Every column that a mapping names."""
+    fields = (getattr(use, name) for name in type(use).model_fields)
+    yield from (value for value in fields if isinstance(value, ColumnSpec))
+    if isinstance(use, TableMap):
+        yield from use.columns.values()
+
+
+def _names(spec: Column) -> set[str]:
+    names = {spec.column} if spec.column else set()
+    for text in (spec.expr, spec.since if spec.since not in ("intime", "admittime") else None):
+        names |= set(parse(text, "an expression").columns) if text else set()
+    return {name for name in names if name}
+
+
+def _want_origins(wanted: Wanted, relation: Relation, name: str) -> None:
+    """What the relation's own steps read, of itself and of the relations that it looks into."""
+    _want(wanted, name, _read_by_steps(relation))
+    for join in relation.join:
+        brought = None if join.columns is None else list(_brought(join).values())
+        _want(wanted, join.relation, None if brought is None else [*join.by.values(), *brought])
+    if relation.relation is not None:
+        _want(wanted, relation.relation, wanted[name])
+
+
+def _read_by_steps(relation: Relation) -> set[str] | None:
+    names: set[str] = set()
+    for text in (*relation.add.values(), relation.filter, relation.keep_one.order if relation.keep_one else ""):
+        names |= set(parse(text, "an expression").columns) if text else set()
+    names |= {left for join in relation.join for left in join.by}
+    if relation.unpivot:
+        if relation.unpivot.columns is None:
+            return None
+        names |= set(relation.unpivot.columns)
+    if relation.pivot:
+        names |= {*relation.pivot.key, relation.pivot.name, relation.pivot.value, relation.pivot.order or ROW_NUMBER}
+    if relation.keep_one:
+        names |= {*relation.keep_one.by, *([] if relation.keep_one.order else [ROW_NUMBER])}
+    return names
+
+
+def _brought(join: Join) -> dict[str, str]:
+    return join.columns if isinstance(join.columns, dict) else {c: c for c in join.columns or []}
+
+
+class _Builder:
+    """The views of one relation, one step after another."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, relation: Relation, name: str, frames: dict[str, Frame]
+    ) -> None:
+        self.connection, self.relation, self.frames = connection, relation, frames
+        self.where, self.steps = f"relations.{name}", 0
+        self.frame = Frame(name=name, view="", columns=[])
+
+    def build(self, staged: Staged | None) -> Frame:
+        self._origin(staged)
+        if self.frame.absent:
+            return self.frame
+        self._unpivot()
+        self._pivot()
+        for number, join in enumerate(self.relation.join):
+            self._join(join, f"{self.where}.join[{number}]")
+        for name, text in self.relation.add.items():
+            sql = self.frame.expression(text, f"{self.where}.add.{name}").sql
+            self._step(f"SELECT *, {sql} AS {quote_name(name)} FROM {self.frame.view}")
+            self.frame.columns.append(name)
+        self.frame.everything = self.frame.view
+        if self.relation.filter:
+            condition = self.frame.expression(self.relation.filter, f"{self.where}.filter").sql
+            self._leave_out("filter", f"SELECT * FROM {self.frame.view} WHERE {condition}")
+        self._keep_one()
+        return self.frame
+
+    def _origin(self, staged: Staged | None) -> None:
+        frame, relation = self.frame, self.relation
+        if relation.relation is not None:
+            parent = self.frames[relation.relation]
+            frame.view, frame.columns, frame.absent = parent.view, list(parent.columns), parent.absent
+            frame.decimal, frame.thousands = parent.decimal, parent.thousands
+            frame.read = 0 if parent.absent else self._count(parent.view)
+            return
+        assert staged is not None
+        frame.columns = [*staged.columns, *([FILE_NAME, ROW_NUMBER] if relation.file else [])]
+        frame.decimal, frame.thousands = staged.decimal, staged.thousands
+        frame.read, frame.unreadable = staged.rows + staged.unreadable, staged.unreadable
+        frame.absent = staged.path is None
+        if not frame.absent:
+            frame.view = f"{SCHEMA}.{quote_name(frame.name + '#staged')}"
+            staged_view(self.connection, frame.view, staged)
+
+    def _step(self, query: str, *, table: bool = False) -> None:
+        """The next view of the relation."""
+        self.steps += 1
+        view = f"{SCHEMA}.{quote_name(f'{self.frame.name}#{self.steps}')}"
+        self.connection.execute(f"CREATE {'TABLE' if table else 'VIEW'} {view} AS {query}")
+        self.frame.view = view
+
+    def _unpivot(self) -> None:
+        step = self.relation.unpivot
+        if step is None:
+            return
+        self.frame.check(step.columns or step.all_but or [], f"{self.where}.unpivot")
+        columns = step.columns or self._all_but(step.all_but or [])
+        kept = [c for c in self._staged_columns() if c.lower() not in {name.lower() for name in columns}]
+        self._refuse_taken([step.name, step.value], kept, f"{self.where}.unpivot")
+        cells = self._count(self.frame.view) * len(columns)
+        chosen = ", ".join(map(quote_name, kept))
+        typed = ", ".join(f"CAST({quote_name(c)} AS VARCHAR) AS {quote_name(c)}" for c in columns)
+        inner = f"(SELECT {', '.join(part for part in (chosen, typed) if part)} FROM {self.frame.view})"
+        names = ", ".join(map(quote_name, columns))
+        self._step(f"SELECT * FROM {inner} UNPIVOT ({quote_name(step.value)} FOR {quote_name(step.name)} IN ({names}))")
+        self.frame.columns = [*kept, step.name, step.value]
+        self.frame.read += cells - (self.frame.read - self.frame.unreadable)
+        self._ignored("empty cell", cells - self._count(self.frame.view))
+
+    def _all_but(self, names: list[str]) -> list[str]:
+        left_out = {name.lower() for name in names} | {FILE_NAME, ROW_NUMBER}
+        return [c for c in self._staged_columns() if c.lower() not in left_out]
+
+    def _pivot(self) -> None:
+        step = self.relation.pivot
+        if step is None:
+            return
+        self.frame.check([*step.key, step.name, step.value, *([step.order] if step.order else [])], f"{self.where}.pivot")
+        name, value, order = quote_name(step.name), quote_name(step.value), quote_name(step.order or ROW_NUMBER)
+        take = "arg_min" if step.keep == "first" else "arg_max"
+        key = ", ".join(map(quote_name, step.key))
+        wide = ", ".join(
+            f"{take}({value}, {order}) FILTER (WHERE trim({name}) = {literal(c)} AND {value} IS NOT NULL) AS {quote_name(c)}"
+            for c in step.columns
+        )
+        before = self.frame.view
+        self._step(f"SELECT {key}, {wide} FROM {before} GROUP BY {key}", table=True)
+        self.frame.columns = [*step.key, *step.columns]
+        self._ignored("pivoted into one row a key", self._count(before) - self._count(self.frame.view))
+
+    def _join(self, join: Join, where: str) -> None:
+        other, brought = self.frames[join.relation], _brought(join)
+        if other.absent:
+            raise ConfigError(f"{where}: relation {join.relation!r} is absent from the extract; leave the join out")
+        if join.columns is None:
+            keys = {name.lower() for name in join.by.values()}
+            brought = {c: c for c in self._columns_of(other.view) if c.lower() not in keys}
+        self.frame.check(join.by, f"{where}.by")
+        other.check([*join.by.values(), *brought.values()], where)
+        self._refuse_taken(list(brought), self.frame.columns, where)
+        self._refuse_repeated_keys(join, other, where)
+        on = " AND ".join(
+            f"CAST(here.{quote_name(a)} AS VARCHAR) = CAST(there.{quote_name(b)} AS VARCHAR)" for a, b in join.by.items()
+        )
+        new = "".join(f", there.{quote_name(held)} AS {quote_name(name)}" for name, held in brought.items())
+        kind = "JOIN" if join.required else "LEFT JOIN"
+        query = f"SELECT here.*{new} FROM {self.frame.view} AS here {kind} {other.view} AS there ON {on}"
+        self._leave_out(f"nothing in {join.relation}", query)
+        self.frame.columns.extend(brought)
+
+    def _keep_one(self) -> None:
+        step = self.relation.keep_one
+        if step is None:
+            return
+        self.frame.check(step.by, f"{self.where}.keep_one.by")
+        order = self.frame.expression(step.order, f"{self.where}.keep_one.order") if step.order else reference(ROW_NUMBER)
+        direction = "" if step.take == "first" else " DESC"
+        rank = f"row_number() OVER (PARTITION BY {', '.join(map(quote_name, step.by))} ORDER BY {order.sql}{direction} NULLS LAST)"
+        query = f"SELECT * FROM {self.frame.view} QUALIFY {rank} = 1"
+        self._leave_out("not the one that is kept", query, table=True)
+
+    def _leave_out(self, reason: str, query: str, *, table: bool = False) -> None:
+        before = self.frame.view
+        self._step(query, table=table)
+        self._ignored(reason, self._count(before) - self._count(self.frame.view))
+
+    def _ignored(self, reason: str, rows: int) -> None:
+        if rows:
+            self.frame.ignored[reason] = self.frame.ignored.get(reason, 0) + rows
+
+    def _refuse_taken(self, new: list[str], held: list[str], where: str) -> None:
+        taken = {name.lower() for name in held}
+        for name in new:
+            if name.lower() in taken:
+                raise ConfigError(f"{where}: column {name!r} is there already; give it another name")
+
+    def _refuse_repeated_keys(self, join: Join, other: Frame, where: str) -> None:
+        keys = ", ".join(map(quote_name, join.by.values()))
+        known = " AND ".join(f"{quote_name(k)} IS NOT NULL" for k in join.by.values())
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {other.view} WHERE {known} GROUP BY {keys} HAVING count(*) > 1)"
+        [(repeated,)] = self.connection.execute(query).fetchall()
+        if repeated:
+            raise ConfigError(
+                f"{where}: {repeated:,} keys ({keys}) stand more than once in {join.relation!r}, so rows would be"
+                " multiplied; make them unique there with `keep_one`"
+            )
+
+    def _staged_columns(self) -> list[str]:
+        return self._columns_of(self.frame.view)
+
+    def _columns_of(self, view: str) -> list[str]:
+        return [row[0] for row in self.connection.execute(f"DESCRIBE SELECT * FROM {view}").fetchall()]
+
+    def _count(self, view: str) -> int:
+        return int(self.connection.execute(f"SELECT count(*) FROM {view}").fetchall()[0][0])

@@ -1,0 +1,233 @@
+"""The whole mapping, read top to bottom: staged copies -> relations -> tables -> events -> Parquet files and an account.
+
+The database in which this happens may read and write its own folder and nothing else, and cannot change that: what an
+expression of the YAML could do wrong ends there.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from client.extract import tables_read, working_database
+from client.mapping.account import Account, Line
+from client.mapping.codes import CodeBook
+from client.mapping.columns import LOCAL_ID
+from client.mapping.config import EVENT_TABLES, Mapping
+from client.mapping.events import map_events
+from client.mapping.expressions import quote_name
+from client.mapping.owners import KEYS, create_owners
+from client.mapping.relations import Frame, build_frames, wanted_columns
+from client.mapping.staging import stage_relations
+from client.mapping.tables import map_table
+from client.mapping.targets import TARGETS
+from client.source import quoted
+from shared_model.errors import MissingTableError
+from shared_model.schema import Table
+
+FIRST = ("patients", "admissions", "icustays")
+LONGEST_RATE = "6 HOUR"  # how long a rate without an end is taken to run when no other follows
+_EVENT = (
+    "target VARCHAR, itemid INTEGER, subject_id BIGINT, hadm_id BIGINT, stay_id BIGINT, specimen_id BIGINT,"
+    " charttime TIMESTAMP, endtime TIMESTAMP, storetime TIMESTAMP, number DOUBLE, value VARCHAR, weight DOUBLE"
+)
+_COLUMNS_OF_EVENT = {
+    "starttime": "charttime",
+    "valuenum": "number",
+    "rate": "number",
+    "patientweight": "weight",
+    "endtime": f"coalesce(endtime, least(charttime + INTERVAL {LONGEST_RATE}, lead(charttime) OVER (PARTITION BY stay_id,"
+    " itemid ORDER BY charttime, number)), charttime)",
+}
+
+
+@dataclass
+class Run:
+    """One mapping on its way: the connection, the rows of every relation, and the account so far."""
+
+    connection: duckdb.DuckDBPyConnection
+    mapping: Mapping
+    folder: Path
+    flag: str
+    frames: dict[str, Frame]
+    account: Account = field(default_factory=Account)
+
+    def columns_of(self, table: Table) -> dict[str, str]:
+        """The columns of a table with their types, with the site's own flag where the table has it."""
+        return next(t.columns for t in tables_read(self.flag) if t.name == table.name)
+
+    def condition(self, frame: Frame, text: str, where: str) -> str:
+        """A mapping's filter as SQL."""
+        return frame.expression(text, f"{where}.filter").sql if text else "true"
+
+    def row_text(self, frame: Frame) -> str:
+        """SQL of a whole row ``r`` of a relation, as JSON."""
+        described = self.connection.execute(f"DESCRIBE SELECT * FROM {frame.view}").fetchall()
+        packed = ", ".join(f"{quote_name(row[0])} := r.{quote_name(row[0])}" for row in described)
+        return f"CAST(to_json(struct_pack({packed})) AS VARCHAR)"
+
+    def account_judged(self, where: str, frame: Frame, condition: str, codes: CodeBook | None = None) -> None:
+        """Write the line of a mapping whose rows are in ``judged``, and keep those that were rejected."""
+        rows = self._one(f"SELECT count(*) FROM {frame.view}")
+        filtered = rows - self._one(f"SELECT count(*) FROM {frame.view} AS r WHERE {self.condition(frame, condition, where)}")
+        counted = self.connection.execute('SELECT "#rule", count(*) FROM judged GROUP BY 1 ORDER BY 2 DESC, 1').fetchall()
+        rules = {str(rule): int(n) for rule, n in counted if rule is not None}
+        ignored = {rule[1:]: n for rule, n in rules.items() if rule.startswith("-")}
+        ignored |= {"filter": filtered} if filtered else {}
+        notes: dict[str, int] = {}
+        if codes is not None:
+            ignored |= self._without_code(where)
+            censored = self._one('SELECT count(*) FROM judged WHERE "#censored" AND "#rule" IS NULL')
+            notes = {"a sign such as < before the number is left out": censored} if censored else {}
+        rejected = {rule: n for rule, n in rules.items() if not rule.startswith("-")}
+        mapped = sum(int(n) for rule, n in counted if rule is None)
+        line = Line(
+            step=where, source=frame.name, rows=rows, mapped=mapped, rejected=rejected, ignored=ignored, notes=notes
+        )
+        self.account.lines.append(line)
+        if rejected:
+            self._keep(where)
+
+    def _without_code(self, where: str) -> dict[str, int]:
+        mine = [found for found in self.account.codes if found.step == where and found.concept is None]
+        named = {
+            "code that the config ignores": sum(found.rows for found in mine if found.ignored),
+            "code that nothing maps": sum(found.rows for found in mine if not found.ignored),
+        }
+        return {reason: rows for reason, rows in named.items() if rows}
+
+    def _keep(self, where: str) -> None:
+        name = where.replace("[", "-").replace("]", "").replace(".", "-")
+        target = self.folder / "rejects" / f"mapping-{name}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        self.connection.execute(
+            f'COPY (SELECT "#rule" AS rule, "#row" AS row_text FROM judged WHERE "#rule" NOT LIKE \'-%\' ORDER BY ALL)'
+            f" TO {quoted(target)} (FORMAT parquet)"
+        )
+
+    def _one(self, query: str) -> int:
+        return int(self.connection.execute(query).fetchall()[0][0])
+
+
+def map_extract(
+    mapping: Mapping,
+    folder: Path,
+    *,
+    flag: str = "",
+    memory_limit: str = "4GB",
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Account:
+    """Write every MIMIC-IV-style table as ``folder/tables/NAME.parquet`` and what is rejected into ``folder/rejects``.
+
+    Raises ConfigError for what the YAML says wrong about the extract, DataError's kinds for the extract.
+    """
+    wanted = wanted_columns(mapping)
+    for name in ("staged", "tables", "rejects"):
+        (folder / name).mkdir(exist_ok=True)
+    with working_database(folder, memory_limit=memory_limit, name="mapping") as connection:
+        connection.execute("SET preserve_insertion_order = true")
+        on_stage("reading the extract")
+        staged = stage_relations(connection, mapping, wanted, folder, on_stage)
+        _lock(connection, folder)
+        on_stage("mapping to MIMIC-IV-style tables")
+        frames = build_frames(connection, mapping, wanted, staged)
+        run = Run(connection, mapping, folder, flag, frames)
+        _account_relations(run)
+        _create(run)
+        _map_all(run)
+        _write(run)
+    return run.account
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    connection.execute(f"SET allowed_directories = [{quoted(folder.resolve())}, {quoted(folder)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _account_relations(run: Run) -> None:
+    for name, frame in run.frames.items():
+        if frame.absent:
+            run.account.absent.append(name)
+            continue
+        passed = run.connection.execute(f"SELECT count(*) FROM {frame.view}").fetchall()[0][0]
+        rejected = {"line cannot be read": frame.unreadable} if frame.unreadable else {}
+        line = Line(
+            step=f"relations.{name}",
+            source=run.mapping.relations[name].relation or "extract",
+            rows=frame.read,
+            mapped=int(passed),
+            rejected=rejected,
+            ignored=frame.ignored,
+        )
+        run.account.lines.append(line)
+
+
+def _create(run: Run) -> None:
+    run.connection.execute(LOCAL_ID)
+    for table in tables_read(run.flag):
+        if table.name not in EVENT_TABLES:
+            columns = ", ".join(f'"{name}" {kind}' for name, kind in table.columns.items())
+            run.connection.execute(f"CREATE TABLE {table.name} ({columns})")
+    for name in KEYS:
+        run.connection.execute(f"CREATE TABLE local_{name} (key VARCHAR, id BIGINT)")
+        run.connection.execute(f"CREATE TABLE left_out_{name} (key VARCHAR)")
+    run.connection.execute(f"CREATE TABLE event ({_EVENT})")
+
+
+def _map_all(run: Run) -> None:
+    mapping = run.mapping
+    later = [name for name in mapping.tables if name not in FIRST]
+    for name in FIRST:
+        _map_table(run, name)
+    if not run.connection.execute("SELECT count(*) FROM icustays").fetchall()[0][0]:
+        raise MissingTableError("tables.icustays: no row of the extract became an ICU stay; see `consilium-site check`")
+    create_owners(run.connection)
+    for name in later:
+        _map_table(run, name)
+    for number, use in enumerate(mapping.events):
+        map_events(run, use, number)
+
+
+def _map_table(run: Run, name: str) -> None:
+    for number, use in enumerate(run.mapping.tables.get(name, [])):
+        map_table(run, name, use, number)
+
+
+def _write(run: Run) -> None:
+    for table in tables_read(run.flag):
+        target = run.folder / "tables" / f"{table.name}.parquet"
+        rows = _events_of(run, table) if table.name in EVENT_TABLES else f"SELECT * FROM {table.name}"
+        run.connection.execute(f"COPY ({rows}) TO {quoted(target)} (FORMAT parquet)")
+
+
+def _events_of(run: Run, table: Table) -> str:
+    unit = " ".join(f"WHEN {i} THEN {quoted(unit)}" for i, unit in _units(table.name))
+    special = _COLUMNS_OF_EVENT | {"valueuom": f"CASE itemid {unit} END", "rateuom": f"CASE itemid {unit} END"}
+    if table.name == "outputevents":
+        special["value"] = "number"
+    chosen = ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
+    rows = f"SELECT {chosen} FROM event WHERE target = {quoted(table.name)}"
+    if table.name == "labevents" and not _knows_specimens(run):
+        rows += f" UNION ALL {_arterial(table)}"
+    return rows
+
+
+def _units(table: str) -> Iterable[tuple[int, str]]:
+    for target in TARGETS.values():
+        items = target.items if target.table == table else target.bedside_items if table == "chartevents" else ()
+        yield from ((item, target.unit) for item in items)
+
+
+def _knows_specimens(run: Run) -> bool:
+    return any("specimen_type" in use.codes for use in run.mapping.events)
+
+
+def _arterial(table: Table) -> str:
+    """A site that does not tell specimens apart maps to ``pao2`` what is arterial: the specimen's type, as MIMIC-IV has
+    it in a row of its own."""
+    item, gas = TARGETS["specimen_type"].items[0], TARGETS["pao2"].items[0]
+    own = {"itemid": str(item), "value": "'ART.'", "valuenum": "NULL", "valueuom": "NULL"}
+    chosen = ", ".join(f'CAST({own.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
+    return f"SELECT DISTINCT {chosen} FROM event WHERE itemid = {gas}"
