@@ -1,7 +1,5 @@
 """``consilium-site``: what a hospital's data engineer runs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,46 +11,74 @@ from shared_model.errors import ConfigError
 if TYPE_CHECKING:
     import duckdb
 
-    from client.site import SiteConfig
-
 app = command_group("Prepare a hospital's extract for a federation. Nothing leaves this machine.")
 Config = Annotated[Path, typer.Argument(help="The site's YAML file (site_configs/ has examples).", metavar="SITE.yaml")]
 MemoryLimit = Annotated[str, typer.Option(help="DuckDB spills to disk beyond this.")]
+NOT_READY = 1
 
 
 @app.command()
-def check(config: Config) -> None:
-    """Read the site config, the columns of its extract, and every compressed file to its end; writes nothing."""
-    from client.extract import tables_read
-    from client.source import find_tables, verify_checksum
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder of the extract.", metavar="EXTRACT")],
+    like: Annotated[str, typer.Option(help="csv for an unknown format, or mimic-iv, eicu-crd, physionet-2012, ...")] = "csv",
+    out: Annotated[Path, typer.Option(help="The YAML file to write; it may not exist yet.")] = Path("my-site.yaml"),
+) -> None:
+    """Write a commented starting YAML from the files of an extract."""
+    from client.mapping.init import write_start
 
-    site, source = _site(config, "check")
-    files = find_tables(source, tables_read(site.flag))
-    for name, file in sorted(files.items()):
-        verify_checksum(file)
-        typer.echo(f"{name:20} {file}")
-    typer.echo(f"{site.site}: {len(files)} tables found, every required one and its columns among them")
+    write_start(folder, like, out)
+    typer.echo(f"written: {out}\nnext: fill in what it asks for, then `consilium-site check {out}`")
+
+
+@app.command()
+def check(
+    config: Config,
+    json: Annotated[Path | None, typer.Option(help="Also write the report as JSON into this new file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the report as a page into this new file.")] = None,
+    memory_limit: MemoryLimit = "4GB",
+) -> None:
+    """Read the whole extract, map it, and tell what is mapped, what is not and what looks wrong. Changes nothing.
+
+    Exit status 1 where the site is not ready.
+    """
+    from rich.console import Console
+
+    from client.check import check_site
+    from client.mapping.report_html import render_html
+    from client.mapping.report_screen import render
+
+    for name, file in (("--json", json), ("--html", html)):
+        if file is not None and file.exists():
+            raise ConfigError(f"{name} {file}: exists; name a new file")
+    report = check_site(_load(config), memory_limit=memory_limit, on_stage=_tell_stage)
+    Console(highlight=False).print(render(report))
+    for file, text in ((json, report.model_dump_json(indent=1)), (html, render_html(report))):
+        if file is not None:
+            file.write_text(text, encoding="utf-8")
+    if report.verdict == "not ready":
+        raise typer.Exit(NOT_READY)
 
 
 @app.command()
 def prepare(config: Config, memory_limit: MemoryLimit = "4GB") -> None:
     """Prepare the store: extract, cohort, features, note embeddings. Whole or absent.
 
-    What an earlier store holds is taken over where nothing that it depends on has changed.
+    What an earlier store holds is taken over where nothing that it depends on has changed; a preparation that was
+    interrupted goes on with what it had finished reading.
     """
-    from client.prepare import prepare_mimic
+    from client.mapping.extract import extract_of
+    from client.prepare import prepare as prepare_extract
 
-    site, source = _site(config, "prepare")
-    manifest = prepare_mimic(
-        source,
+    site = _load(config)
+    manifest = prepare_extract(
+        extract_of(site, memory_limit=memory_limit, on_stage=_tell_stage),
         site.store,
         cohort=site.cohort,
         study=site.study,
         stays=site.stays,
-        flag=site.flag,
         encoder=site.encoder,
         memory_limit=memory_limit,
-        on_stage=lambda stage: typer.echo(f"  {stage}", err=True),
+        on_stage=_tell_stage,
     )
     _tell_flow(manifest["flow"])
     for found in manifest["row_checks"] + manifest["event_checks"]:
@@ -62,6 +88,33 @@ def prepare(config: Config, memory_limit: MemoryLimit = "4GB") -> None:
             "profile 'paper' reads what happened after the prediction time: no deployed site serves it", err=True
         )
     typer.echo(f"prepared: {site.store}")
+
+
+@app.command()
+def schema(
+    json: Annotated[bool, typer.Option("--json", help="As JSON Schema, for editors.")] = False,
+) -> None:
+    """Tell every key of a site's YAML, or its JSON Schema."""
+    from client.mapping.schema import document, json_schema
+
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps(json_schema(), indent=1))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(document())
+
+
+@app.command()
+def concepts() -> None:
+    """List what a local code can be mapped to, with units and LOINC codes."""
+    from rich.console import Console
+
+    from client.mapping.schema import concept_table
+
+    Console(highlight=False).print(concept_table())
 
 
 @app.command()
@@ -81,16 +134,17 @@ def cohort(
 
     --explain prints hours since ICU admission and scores: no ids, dates, drugs or measured values.
     """
+    from client.check import checked_tables
     from client.cohort import derive_sepsis3, select_cohort
     from client.explain import explain as explain_stay
     from client.explain import render
 
-    site, source = _site(config, "cohort")
+    site = _load(config)
     if all_hours and explain is None:
         raise ConfigError("--all-hours: needs --explain STAY")
     if tables is not None and tables.exists():
         raise ConfigError(f"--tables {tables}: exists; name a new folder")
-    with _extracted(site, source, memory_limit) as connection:
+    with checked_tables(site, memory_limit=memory_limit) as (connection, _):
         derive_sepsis3(connection, labs_of_admission=labs_of_admission)
         if explain is not None:
             from rich.console import Console
@@ -103,30 +157,14 @@ def cohort(
             _write_tables(connection, tables)
 
 
-def _site(config: Path, command: str) -> tuple["SiteConfig", Path]:
-    """The site and its extract. Raises ConfigError where it names none."""
+def _load(config: Path) -> Any:
     from client.site import load_site
 
-    site = load_site(config)
-    if site.source is None:
-        raise ConfigError(f"{config}: source: absent; `{command}` needs it")
-    return site, site.source.path
+    return load_site(config)
 
 
-@contextmanager
-def _extracted(site: "SiteConfig", source: Path, memory_limit: str) -> Iterator["duckdb.DuckDBPyConnection"]:
-    """The extract's checked tables in a database that is gone afterwards; a prepared store's are used where they
-    still hold."""
-    from tempfile import TemporaryDirectory
-
-    from client.prepare import extract_checked
-
-    site.store.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        TemporaryDirectory(prefix=".cohort.", dir=site.store.parent) as folder,  # the disk chosen for patients' rows
-        extract_checked(site.store, Path(folder), source, flag=site.flag, memory_limit=memory_limit) as connection,
-    ):
-        yield connection
+def _tell_stage(stage: str) -> None:
+    typer.echo(f"  {stage}", err=True)
 
 
 def _tell_flow(flow: list[dict[str, Any]]) -> None:

@@ -101,6 +101,11 @@ class MimicFolder:
         return self.path.name
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+        return tuple(find_tables(self.path, tables_read(self.flag)).values())
+
+    @property
     def places(self) -> tuple[Path, ...]:
         """Folders that a store may not replace."""
         return (self.path,)

@@ -38,6 +38,10 @@ class Extract(Protocol):
         """How reports name it."""
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+
+    @property
     def places(self) -> tuple[Path, ...]:
         """Folders that a store may not replace."""
 

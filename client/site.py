@@ -7,52 +7,55 @@ one; the folder comes from the environment and never from the server, so no serv
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from client.mapping.config import Mapping, Strict
+from client.mapping.loading import load_document
+from client.mapping.names import check_names, nearest
 from shared_model.errors import ConfigError
 from shared_model.study import Cohort, Stays, Study, rule_of
 
 if TYPE_CHECKING:
     from flwr.app import Context
+    from pydantic_core import ErrorDetails
 
 SIMULATED_SITES = "CONSILIUM_SIMULATED_SITES"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ReleasePolicy(_Strict):
+class ReleasePolicy(Strict):
     """What may leave the site."""
 
     smallest_cell: int = Field(default=10, ge=1, description="counts of patients below this do not leave")
     largest_megabytes: float = Field(default=64.0, gt=0, description="largest update")
 
 
-class Source(_Strict):
-    """Where the local extract is."""
+class Source(Strict):
+    """An extract that has MIMIC-IV's tables already."""
 
-    format: Literal["mimic-iv"] = "mimic-iv"
-    path: Path
+    format: Literal["mimic-iv"] = Field(default="mimic-iv", description="mimic-iv; for any other, see `sources`")
+    path: Path = Field(description="folder with hosp/, icu/ and, if there are notes, note/")
 
 
 Named = Annotated[str, AfterValidator(str.strip), Field(min_length=1, max_length=80)]
 
 
-class SiteConfig(Study):
-    """One hospital: what it prepares (the study), and where. Relative paths are relative to the YAML file."""
+class SiteConfig(Study, Mapping):
+    """One hospital: what it prepares (the study), where its extract lies, and how it is mapped.
 
-    site: Named
+    Relative paths are relative to the YAML file. `extends: OTHER.yaml` takes what this file does not say from another:
+    mappings merge, lists and values replace, null takes a key away.
+    """
+
+    site: Named = Field(description="the hospital's name in the federation")
     store: Path = Field(description="prepared store, written by `consilium-site prepare`")
-    source: Source | None = Field(default=None, description="local extract; needed by `prepare` only")
+    source: Source | None = Field(default=None, description="a MIMIC-IV folder; needed by `check` and `prepare` only")
     cohort: Cohort = Field(default="sepsis3", description="sepsis3, icd (codes), flag (a column), or all_icu")
     flag: str = Field(default="", description="TABLE.COLUMN that marks the cohort 'flag'")
     stays: Stays = Field(default="first", description="the first ICU stay of each patient, or all")
     encoder: str = Field(default="minilm", description="'minilm', 'none', a folder, or a Hugging Face id")
-    release: ReleasePolicy = ReleasePolicy()
+    release: ReleasePolicy = Field(default=ReleasePolicy(), description="what may leave the site")
 
     @model_validator(mode="after")
     def _flag_belongs_to_its_cohort(self) -> "SiteConfig":
@@ -60,22 +63,60 @@ class SiteConfig(Study):
             raise ValueError("cohort 'flag' and `flag: TABLE.COLUMN` need each other")
         return self
 
+    @model_validator(mode="after")
+    def _mapped_or_mimic(self) -> "SiteConfig":
+        if self.source is not None and self.sources:
+            raise ValueError("give `source` (a MIMIC-IV folder) or `sources` (any other extract), not both")
+        check_names(self, self.flag)
+        return self
+
+    @property
+    def mapping(self) -> Mapping | None:
+        """How the extract is mapped; None for a MIMIC-IV folder, or where only the store is needed."""
+        return Mapping(**{name: getattr(self, name) for name in Mapping.model_fields}) if self.sources else None
+
 
 def load_site(path: Path) -> SiteConfig:
     """Read and validate a site's YAML. Raises ConfigError naming file, key, value and rule."""
+    document = load_document(path)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such site config") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable as YAML ({type(error).__name__})") from error
-    try:
-        config = SiteConfig.model_validate(document)
+        return SiteConfig.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {key}: {rule_of(first)}") from error
-    return _absolute(config, path.resolve().parent)
+        found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # it explains a missing one
+        raise ConfigError(f"{path}: {_told(found[0])}") from None
+
+
+def _told(error: "ErrorDetails") -> str:
+    """An error of validation as `key: rule`, with the nearest key for one that is unknown."""
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    rule = rule_of(error)
+    if error["type"] == "extra_forbidden":
+        rule = f"unknown key{nearest(str(error['loc'][-1]), _keys_at(error['loc'][:-1]))}"
+    elif error["type"].endswith("_type"):
+        rule = f"{rule}, not {type(error['input']).__name__}"
+    return f"{key}: {rule}" if key else rule
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that a file may have at a place."""
+    model: Any = SiteConfig
+    for part in location:
+        if isinstance(part, str) and part in _keys_of(model):
+            model = _keys_of(model)[part]
+    return ["extends", *_keys_of(model)] if model is SiteConfig else list(_keys_of(model))
+
+
+def _keys_of(model: Any) -> dict[str, Any]:
+    """Keys of a model, or of the model inside an annotation, each with its own annotation."""
+    found = _model_in(model)
+    return {field.alias or name: field.annotation for name, field in found.model_fields.items()} if found else {}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (*getattr(annotation, "__args__", ()),)
+    return next((found for part in inner if (found := _model_in(part)) is not None), None)
 
 
 def resolve_site(context: "Context") -> SiteConfig:
@@ -96,9 +137,3 @@ def is_simulated(context: "Context") -> bool:
 def simulated_sites(folder: Path) -> list[Path]:
     """The site files of a simulation, in partition order."""
     return sorted(folder.glob("*.yaml"))
-
-
-def _absolute(config: SiteConfig, base: Path) -> SiteConfig:
-    source = config.source and config.source.model_copy(update={"path": base / config.source.path})
-    encoder = str(base / config.encoder) if (base / config.encoder).is_dir() else config.encoder
-    return config.model_copy(update={"store": base / config.store, "source": source, "encoder": encoder})

@@ -272,10 +272,3 @@ class Mapping(Strict):
     units: dict[str, dict[str, float]] = Field(
         default={}, description="`concept: {unit: factor}` to the concept's unit, for units that are not known"
     )
-
-    @model_validator(mode="after")
-    def _names_are_known(self) -> "Mapping":
-        from client.mapping.names import check_names
-
-        check_names(self)
-        return self

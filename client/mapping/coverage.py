@@ -110,13 +110,15 @@ def _one(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(connection.execute(query).fetchall()[0][0])
 
 
-_LOOKED_AT = (*concepts.CONCEPTS, concepts.URINE)
+_LOOKED_AT = (*concepts.CONCEPTS, concepts.GCS, concepts.URINE)
 _VALUES = f"""
 SELECT i.concept, e.subject_id, e.valuenum * i.factor + i.shift AS value
 FROM chartevents AS e JOIN items AS i ON i.source = 'chart' AND i.itemid = e.itemid
 UNION ALL
 SELECT i.concept, e.subject_id, e.valuenum * i.factor + i.shift
 FROM labevents AS e JOIN items AS i ON i.source = 'lab' AND i.itemid = e.itemid
+UNION ALL
+SELECT '{concepts.GCS.name}', e.subject_id, e.valuenum FROM chartevents AS e WHERE e.itemid = {concepts.GCS_TOTAL}
 UNION ALL
 SELECT '{concepts.URINE.name}', e.subject_id, e.value FROM outputevents AS e
 WHERE e.itemid IN {concepts.URINE_ITEMIDS} AND e.itemid <> {concepts.URINE_IRRIGANT_IN}"""

@@ -3,21 +3,36 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from client.extract import lay_views, share_table, tables_read
+from client.extract import MimicFolder, lay_views, share_table, tables_read
 from client.folders import Inputs, share_file
-from client.mapping.account import Account
 from client.mapping.config import Mapping
 from client.mapping.run import map_extract
 from client.mapping.staging import describe_relations
 from client.recipe import code_digest
+from shared_model.errors import ConfigError
 from shared_model.features import digest_of
 from shared_model.manifest import read_manifest
 
+if TYPE_CHECKING:
+    from client.prepare import Extract
+    from client.site import SiteConfig
+
 _KEPT = "mapping-*.parquet"
+
+
+def extract_of(
+    site: "SiteConfig", *, memory_limit: str = "4GB", on_stage: Callable[[str], None] = lambda stage: None
+) -> "Extract":
+    """The extract that a site's YAML describes. Raises ConfigError where it names none."""
+    if site.source is not None:
+        return MimicFolder(site.source.path, site.flag)
+    if site.mapping is None:
+        raise ConfigError(f"{site.site}: `source` (a MIMIC-IV folder) or `sources` (any other extract) is absent")
+    return MappedExtract(site.mapping, site.site, site.flag, memory_limit, on_stage)
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,12 @@ class MappedExtract:
     flag: str = ""
     memory_limit: str = "4GB"
     on_stage: Callable[[str], None] = field(default=lambda stage: None, compare=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+        relations = describe_relations(self.mapping).values()
+        return tuple(Path(file["file"]) for relation in relations for file in relation.get("files", ()))
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -69,8 +90,3 @@ class MappedExtract:
             share_file(file, folder / "rejects" / file.name)
         account: dict[str, Any] = read_manifest(held)["mapping"]
         return account
-
-
-def nothing_mapped() -> dict[str, Any]:
-    """The account of an extract that needed no mapping."""
-    return Account().as_dict()

@@ -4,16 +4,17 @@ Each step is a view over the one before, named after its relation, so that a row
 rows out says how many. Names are checked against what the extract really has before anything is mapped.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import duckdb
 
-from client.mapping.config import Column, ColumnSpec, EventMap, Join, Mapping, Relation, TableMap
+from client.mapping.config import ColumnSpec, Join, Mapping, Relation
 from client.mapping.database import check_columns
 from client.mapping.expressions import Expression, literal, parse, quote_name, reference
 from client.mapping.files import FILE_NAME, ROW_NUMBER
-from client.mapping.staging import Staged, Wanted, staged_view
+from client.mapping.staging import Staged, staged_view
+from client.mapping.wanted import Wanted, brought_by, order_of
 from shared_model.errors import ConfigError
 
 SCHEMA = "raw"
@@ -58,37 +59,6 @@ class Frame:
         return literal(spec.value)
 
 
-def wanted_columns(mapping: Mapping) -> Wanted:
-    """The columns that something reads of each relation, lower-case; None: all of them."""
-    wanted: Wanted = {}
-    uses = [*mapping.events, *(use for maps in mapping.tables.values() for use in maps)]
-    for use in uses:
-        _want(wanted, use.relation, _used(use))
-    for name in reversed(order_of(mapping)):
-        if name in wanted:
-            _want_origins(wanted, mapping.relations[name], name)
-    return wanted
-
-
-def order_of(mapping: Mapping) -> list[str]:
-    """Relations, each after those that it reads. Raises ConfigError for a circle."""
-    order: list[str] = []
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            raise ConfigError(f"relations: {' -> '.join((*path, name))} is a circle; a relation cannot read itself")
-        if name in order:
-            return
-        relation = mapping.relations[name]
-        for other in (*([relation.relation] if relation.relation else []), *(j.relation for j in relation.join)):
-            visit(other, (*path, name))
-        order.append(name)
-
-    for name in mapping.relations:
-        visit(name, ())
-    return order
-
-
 def build_frames(
     connection: duckdb.DuckDBPyConnection, mapping: Mapping, wanted: Wanted, staged: dict[str, Staged]
 ) -> dict[str, Frame]:
@@ -101,63 +71,6 @@ def build_frames(
             frames[name] = _Builder(connection, mapping.relations[name], name, frames).build(staged.get(name))
     connection.execute("SET search_path = 'main'")
     return frames
-
-
-def _want(wanted: Wanted, name: str, columns: Iterable[str] | None) -> None:
-    held = wanted.setdefault(name, set())
-    wanted[name] = None if held is None or columns is None else held | {c.lower() for c in columns}
-
-
-def _used(use: TableMap | EventMap) -> set[str]:
-    names = set(parse(use.filter, "filter").columns) if use.filter else set()
-    for spec in column_specs(use):
-        names |= _names(spec)
-    return names
-
-
-def column_specs(use: TableMap | EventMap) -> Iterator[ColumnSpec]:
-    """Every column that a mapping names."""
-    fields = (getattr(use, name) for name in type(use).model_fields)
-    yield from (value for value in fields if isinstance(value, ColumnSpec))
-    if isinstance(use, TableMap):
-        yield from use.columns.values()
-
-
-def _names(spec: Column) -> set[str]:
-    names = {spec.column} if spec.column else set()
-    for text in (spec.expr, spec.since if spec.since not in ("intime", "admittime") else None):
-        names |= set(parse(text, "an expression").columns) if text else set()
-    return {name for name in names if name}
-
-
-def _want_origins(wanted: Wanted, relation: Relation, name: str) -> None:
-    """What the relation's own steps read, of itself and of the relations that it looks into."""
-    _want(wanted, name, _read_by_steps(relation))
-    for join in relation.join:
-        brought = None if join.columns is None else list(_brought(join).values())
-        _want(wanted, join.relation, None if brought is None else [*join.by.values(), *brought])
-    if relation.relation is not None:
-        _want(wanted, relation.relation, wanted[name])
-
-
-def _read_by_steps(relation: Relation) -> set[str] | None:
-    names: set[str] = set()
-    for text in (*relation.add.values(), relation.filter, relation.keep_one.order if relation.keep_one else ""):
-        names |= set(parse(text, "an expression").columns) if text else set()
-    names |= {left for join in relation.join for left in join.by}
-    if relation.unpivot:
-        if relation.unpivot.columns is None:
-            return None
-        names |= set(relation.unpivot.columns)
-    if relation.pivot:
-        names |= {*relation.pivot.key, relation.pivot.name, relation.pivot.value, relation.pivot.order or ROW_NUMBER}
-    if relation.keep_one:
-        names |= {*relation.keep_one.by, *([] if relation.keep_one.order else [ROW_NUMBER])}
-    return names
-
-
-def _brought(join: Join) -> dict[str, str]:
-    return join.columns if isinstance(join.columns, dict) else {c: c for c in join.columns or []}
 
 
 class _Builder:
@@ -253,7 +166,7 @@ class _Builder:
         self._ignored("pivoted into one row a key", self._count(before) - self._count(self.frame.view))
 
     def _join(self, join: Join, where: str) -> None:
-        other, brought = self.frames[join.relation], _brought(join)
+        other, brought = self.frames[join.relation], brought_by(join)
         if other.absent:
             raise ConfigError(f"{where}: relation {join.relation!r} is absent from the extract; leave the join out")
         if join.columns is None:

@@ -19,6 +19,9 @@ from shared_model.features import MEASURED
 Verdict = Literal["ready", "ready with gaps", "not ready"]
 MOST_CODES = 200  # unmapped codes that the report lists, the most frequent first
 _MOSTLY_REJECTED = 0.5
+# Features that come from other concepts, or from drugs and devices.
+_DERIVED = ("gcs", "pao2fio2", "ventilation", "vasopressor")
+_GCS_PARTS = ("gcs_eyes", "gcs_verbal", "gcs_motor")
 # Concepts without which SOFA, and so Sepsis-3, cannot be told.
 _FOR_SEPSIS3 = ("heart_rate", "mbp", "creatinine", "platelets", "bilirubin", "pao2")
 
@@ -153,7 +156,8 @@ def _encoding_gaps(lines: list[dict[str, Any]]) -> Iterable[str]:
 def _gaps(concepts: tuple[ConceptCoverage, ...], cohort: str, empty: tuple[str, ...]) -> Iterable[str]:
     """What is missing and can be lived without."""
     covered = {concept.concept for concept in concepts if concept.events}
-    missing = [name for name in MEASURED if name not in covered and name not in ("gcs", "pao2fio2", "ventilation", "vasopressor")]
+    spared = {*_DERIVED, *(_GCS_PARTS if "gcs" in covered else ())}
+    missing = [name for name in MEASURED if name not in covered | spared]
     if missing:
         yield f"not measured: {', '.join(missing)}"
     if cohort == "sepsis3":

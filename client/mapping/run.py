@@ -18,10 +18,11 @@ from client.mapping.config import EVENT_TABLES, Mapping
 from client.mapping.events import map_events
 from client.mapping.expressions import quote_name
 from client.mapping.owners import KEYS, create_owners
-from client.mapping.relations import Frame, build_frames, wanted_columns
+from client.mapping.relations import Frame, build_frames
 from client.mapping.staging import stage_relations
 from client.mapping.tables import map_table
 from client.mapping.targets import TARGETS
+from client.mapping.wanted import wanted_columns
 from client.source import quoted
 from shared_model.errors import MissingTableError
 from shared_model.schema import Table

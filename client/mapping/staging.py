@@ -17,11 +17,10 @@ from client.extract import describe_file, two_at_a_time
 from client.mapping import database
 from client.mapping.config import CsvFormat, Mapping, Relation
 from client.mapping.files import FILE_NAME, ROW_NUMBER, find_files, group_files, rows_of, unreadable_rows
+from client.mapping.wanted import Wanted
 from client.source import quoted
 from shared_model.errors import ConfigError, MissingTableError, UnreadableTableError
 from shared_model.features import digest_of
-
-Wanted = dict[str, set[str] | None]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from client import sepsis_rules
+from client.mapping.vocabulary import LOINC
 from shared_model import concepts
 
 Table = Literal["chartevents", "labevents", "inputevents", "outputevents"]
@@ -27,6 +28,11 @@ class Target:
     unit: str = ""
     word: bool = False
     bedside_items: tuple[int, ...] = ()
+
+    @property
+    def loinc(self) -> tuple[str, ...]:
+        """LOINC codes that mean it."""
+        return LOINC.get(self.name, ())
 
 
 def _measured(concept: concepts.Concept) -> Target:

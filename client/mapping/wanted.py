@@ -1,0 +1,98 @@
+"""Which columns of each relation anything reads: nothing else is copied from the extract."""
+
+from collections.abc import Iterable, Iterator
+
+from client.mapping.config import ColumnSpec, EventMap, Join, Mapping, Relation, TableMap
+from client.mapping.expressions import parse
+from client.mapping.files import ROW_NUMBER
+from shared_model.errors import ConfigError
+
+Wanted = dict[str, set[str] | None]
+
+
+def wanted_columns(mapping: Mapping) -> Wanted:
+    """The columns that something reads of each relation, lower-case; None: all of them."""
+    wanted: Wanted = {}
+    uses = [*mapping.events, *(use for maps in mapping.tables.values() for use in maps)]
+    for use in uses:
+        _want(wanted, use.relation, _used(use))
+    for name in reversed(order_of(mapping)):
+        if name in wanted:
+            _want_origins(wanted, mapping.relations[name], name)
+    return wanted
+
+
+def order_of(mapping: Mapping) -> list[str]:
+    """Relations, each after those that it reads. Raises ConfigError for a circle."""
+    order: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise ConfigError(f"relations: {' -> '.join((*path, name))} is a circle; a relation cannot read itself")
+        if name in order:
+            return
+        relation = mapping.relations[name]
+        for other in (*([relation.relation] if relation.relation else []), *(j.relation for j in relation.join)):
+            visit(other, (*path, name))
+        order.append(name)
+
+    for name in mapping.relations:
+        visit(name, ())
+    return order
+
+
+def _want(wanted: Wanted, name: str, columns: Iterable[str] | None) -> None:
+    held = wanted.setdefault(name, set())
+    wanted[name] = None if held is None or columns is None else held | {c.lower() for c in columns}
+
+
+def _used(use: TableMap | EventMap) -> set[str]:
+    names = set(parse(use.filter, "filter").columns) if use.filter else set()
+    for spec in column_specs(use):
+        names |= _names(spec)
+    return names
+
+
+def column_specs(use: TableMap | EventMap) -> Iterator[ColumnSpec]:
+    """Every column that a mapping names."""
+    fields = (getattr(use, name) for name in type(use).model_fields)
+    yield from (value for value in fields if isinstance(value, ColumnSpec))
+    if isinstance(use, TableMap):
+        yield from use.columns.values()
+
+
+def _names(spec: ColumnSpec) -> set[str]:
+    names = {spec.column} if spec.column else set()
+    for text in (spec.expr, spec.since if spec.since not in ("intime", "admittime") else None):
+        names |= set(parse(text, "an expression").columns) if text else set()
+    return {name for name in names if name}
+
+
+def _want_origins(wanted: Wanted, relation: Relation, name: str) -> None:
+    """What the relation's own steps read, of itself and of the relations that it looks into."""
+    _want(wanted, name, _read_by_steps(relation))
+    for join in relation.join:
+        brought = None if join.columns is None else list(brought_by(join).values())
+        _want(wanted, join.relation, None if brought is None else [*join.by.values(), *brought])
+    if relation.relation is not None:
+        _want(wanted, relation.relation, wanted[name])
+
+
+def _read_by_steps(relation: Relation) -> set[str] | None:
+    names: set[str] = set()
+    for text in (*relation.add.values(), relation.filter, relation.keep_one.order if relation.keep_one else ""):
+        names |= set(parse(text, "an expression").columns) if text else set()
+    names |= {left for join in relation.join for left in join.by}
+    if relation.unpivot:
+        if relation.unpivot.columns is None:
+            return None
+        names |= set(relation.unpivot.columns)
+    if relation.pivot:
+        names |= {*relation.pivot.key, relation.pivot.name, relation.pivot.value, relation.pivot.order or ROW_NUMBER}
+    if relation.keep_one:
+        names |= {*relation.keep_one.by, *([] if relation.keep_one.order else [ROW_NUMBER])}
+    return names
+
+
+def brought_by(join: Join) -> dict[str, str]:
+    return join.columns if isinstance(join.columns, dict) else {c: c for c in join.columns or []}
