@@ -7,19 +7,19 @@ one; the folder comes from the environment and never from the server, so no serv
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from client.mapping.config import Mapping, Strict
 from client.mapping.loading import load_document
-from client.mapping.names import check_names, nearest
+from client.mapping.mistakes import one_line, told
+from client.mapping.names import check_names
 from shared_model.errors import ConfigError
 from shared_model.study import Cohort, Stays, Study, rule_of
 
 if TYPE_CHECKING:
     from flwr.app import Context
-    from pydantic_core import ErrorDetails
 
 SIMULATED_SITES = "CONSILIUM_SIMULATED_SITES"
 
@@ -82,41 +82,7 @@ def load_site(path: Path) -> SiteConfig:
     try:
         return SiteConfig.model_validate(document)
     except ValidationError as error:
-        found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # it explains a missing one
-        raise ConfigError(f"{path}: {_told(found[0])}") from None
-
-
-def _told(error: "ErrorDetails") -> str:
-    """An error of validation as `key: rule`, with the nearest key for one that is unknown."""
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
-    rule = rule_of(error)
-    if error["type"] == "extra_forbidden":
-        rule = f"unknown key{nearest(str(error['loc'][-1]), _keys_at(error['loc'][:-1]))}"
-    elif error["type"].endswith("_type"):
-        rule = f"{rule}, not {type(error['input']).__name__}"
-    return f"{key}: {rule}" if key else rule
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that a file may have at a place."""
-    model: Any = SiteConfig
-    for part in location:
-        if isinstance(part, str) and part in _keys_of(model):
-            model = _keys_of(model)[part]
-    return ["extends", *_keys_of(model)] if model is SiteConfig else list(_keys_of(model))
-
-
-def _keys_of(model: Any) -> dict[str, Any]:
-    """Keys of a model, or of the model inside an annotation, each with its own annotation."""
-    found = _model_in(model)
-    return {field.alias or name: field.annotation for name, field in found.model_fields.items()} if found else {}
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (*getattr(annotation, "__args__", ()),)
-    return next((found for part in inner if (found := _model_in(part)) is not None), None)
+        raise ConfigError(one_line(f"{path}: {told(error.errors(), SiteConfig, ('extends',))}")) from None
 
 
 def resolve_site(context: "Context") -> SiteConfig:

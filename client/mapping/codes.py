@@ -50,7 +50,7 @@ class CodeBook:
     @property
     def all(self) -> list[Coded]:
         """Every destination, in the order of their numbers."""
-        return [*(coded for coded, _ in self.coded), *dict.fromkeys(self.by_loinc.values())]
+        return [*(coded for coded, _ in self.coded), *{c.number: c for c in self.by_loinc.values()}.values()]
 
     def look_up(self, code: str | None, loinc: str | None) -> Coded | None:
         """The destination of a code. Raises ConfigError when patterns make it two concepts."""

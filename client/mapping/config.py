@@ -9,14 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from client.mapping.targets import TARGETS
 from shared_model.schema import TABLES
 
 Scalar = bool | int | float | str
 Offset = Literal["milliseconds", "seconds", "minutes", "hours", "days", "HH:MM"]
 EVENT_TABLES = ("chartevents", "labevents", "inputevents", "outputevents")
 MAPPED_TABLES = tuple(t.name for t in TABLES if t.name not in EVENT_TABLES)
-_COLUMNS = {t.name: frozenset(t.columns) for t in TABLES}
 
 
 class Strict(BaseModel):
@@ -38,27 +36,37 @@ def _texts(value: Any) -> Any:
     return {str(_as_text(key)): held for key, held in value.items()} if isinstance(value, dict) else value
 
 
+def _as_delimiter(value: Any) -> Any:
+    return "\t" if value == "\\t" else value
+
+
 def _as_column(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
 def _as_code(value: Any) -> Any:
     if isinstance(value, list) and not all(isinstance(part, dict) for part in value):
-        return [{"code": [part for part in value if not isinstance(part, dict)]}, *(p for p in value if isinstance(p, dict))]
+        return [
+            {"code": [part for part in value if not isinstance(part, dict)]},
+            *(p for p in value if isinstance(p, dict)),
+        ]
     if isinstance(value, list):
         return value
     return [value if isinstance(value, dict) else {"code": value}]
 
 
-Text = Annotated[str, BeforeValidator(_as_text)]
-TextList = Annotated[list[Text], BeforeValidator(_as_list)]
+# What a file may write for it, where that is more than the type says, stands beside each short form's validator.
+Text = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int | float)]
+TextList = Annotated[list[Text], BeforeValidator(_as_list, json_schema_input_type=Text | list[Text])]
 ValueMap = Annotated[dict[str, Scalar | None], BeforeValidator(_texts)]
 
 
 class CsvFormat(Strict):
     """How delimited text files are written."""
 
-    delimiter: str = Field(default=",", min_length=1, max_length=1, description="between fields; '\\t' for a tab")
+    delimiter: Annotated[str, BeforeValidator(_as_delimiter)] = Field(
+        default=",", min_length=1, max_length=1, description="between fields; '\\t' for a tab"
+    )
     quote: str = Field(default='"', max_length=1, description="around fields that hold delimiters; '' for none")
     encoding: str = Field(default="utf-8", description="utf-8, latin-1, cp1252, utf-16, ... (Python's names)")
     columns: list[str] | None = Field(default=None, description="names of the columns of a file without a header line")
@@ -66,6 +74,14 @@ class CsvFormat(Strict):
     missing: list[Text] = Field(default=[""], description="texts that mean: no value")
     decimal: Literal[".", ","] = Field(default=".", description="decimal sign of numbers")
     thousands: Literal["", ".", ",", " ", "'"] = Field(default="", description="sign between groups of three digits")
+
+
+def _of_csv(value: Any) -> Any:
+    CsvFormat.model_validate(value)
+    return value
+
+
+Differences = Annotated[dict[str, Any], BeforeValidator(_of_csv, json_schema_input_type=CsvFormat)]
 
 
 class Extract(Strict):
@@ -90,8 +106,8 @@ class Extract(Strict):
 class Unpivot(Strict):
     """A wide table becomes a long one: a row for each named column that holds a value."""
 
-    columns: list[str] | None = Field(default=None, description="columns that become rows")
-    all_but: list[str] | None = Field(default=None, description="instead of `columns`: every column but these")
+    columns: TextList | None = Field(default=None, description="columns that become rows")
+    all_but: TextList | None = Field(default=None, description="instead of `columns`: every column but these")
     name: str = Field(default="name", description="new column with the name of the old one")
     value: str = Field(default="value", description="new column with its value")
 
@@ -142,7 +158,7 @@ class Relation(Strict):
     file: TextList | None = Field(default=None, description="file or pattern (labs_*.csv.gz) in the source's folder")
     table: str | None = Field(default=None, description="table of the database; SCHEMA.TABLE overrides the schema")
     relation: str | None = Field(default=None, alias="from", description="instead of a file or table: another relation")
-    csv: dict[str, Any] = Field(default={}, description="what differs from the source's `csv`, for these files")
+    csv: Differences = Field(default={}, description="what differs from the source's `csv`, for these files")
     optional: bool = Field(default=False, description="whether the extract may lack it")
     unpivot: Unpivot | None = Field(default=None, description="wide to long")
     pivot: Pivot | None = Field(default=None, description="long to wide")
@@ -157,7 +173,6 @@ class Relation(Strict):
             raise ValueError("give one of `file`, `table` or `from`")
         if self.unpivot and self.pivot:
             raise ValueError("give `unpivot` or `pivot`; chain two relations with `from` to do both")
-        CsvFormat.model_validate(self.csv)
         return self
 
 
@@ -188,7 +203,7 @@ class ColumnSpec(Strict):
         return self
 
 
-Column = Annotated[ColumnSpec, BeforeValidator(_as_column)]
+Column = Annotated[ColumnSpec, BeforeValidator(_as_column, json_schema_input_type=str | ColumnSpec)]
 
 
 class _Owned(Strict):
@@ -197,7 +212,9 @@ class _Owned(Strict):
     relation: str = Field(alias="from", description="relation to read")
     filter: str = Field(default="", description="SQL condition; other rows are ignored, and counted")
     stay: Column | None = Field(default=None, description="ICU stay's identifier, as in tables.icustays.stay_id")
-    admission: Column | None = Field(default=None, description="or the admission's; the stay then follows from the time")
+    admission: Column | None = Field(
+        default=None, description="or the admission's; the stay then follows from the time"
+    )
     patient: Column | None = Field(default=None, description="or the patient's; the stay then follows from the time")
 
 
@@ -214,9 +231,13 @@ class CodeSpec(Strict):
     """Local codes of one concept, with the unit and the words that they are written in."""
 
     code: TextList | None = Field(default=None, description="local code or codes")
-    pattern: str | None = Field(default=None, description="instead: a regular expression for the whole code, case-blind")
+    pattern: str | None = Field(
+        default=None, description="instead: a regular expression for the whole code, case-blind"
+    )
     unit: str | None = Field(default=None, description="unit, where the row names none; the concept's unless given")
-    map: ValueMap | None = Field(default=None, description="`text: number or word`; compared without outer blanks and case")
+    map: ValueMap | None = Field(
+        default=None, description="`text: number or word`; compared without outer blanks and case"
+    )
     bedside: bool | None = Field(
         default=None, description="charted at the bedside or by the laboratory, for a concept that can be either"
     )
@@ -228,7 +249,9 @@ class CodeSpec(Strict):
         return self
 
 
-Codes = Annotated[list[CodeSpec], BeforeValidator(_as_code)]
+Codes = Annotated[
+    list[CodeSpec], BeforeValidator(_as_code, json_schema_input_type=Text | CodeSpec | list[Text | CodeSpec])
+]
 _UNIT = "unit of each row, such as mg/dL; where empty, that of the code"
 
 
@@ -236,10 +259,14 @@ class EventMap(_Owned):
     """Rows of a relation, one measured value each, become events of concepts."""
 
     time: Column = Field(description="when it was measured, or the infusion began")
-    end: Column | None = Field(default=None, description="when the infusion ended; unless given, at the next rate of the same drug")
+    end: Column | None = Field(
+        default=None, description="when the infusion ended; unless given, at the next rate of the same drug"
+    )
     stored: Column | None = Field(default=None, description="when it became known; unless given, when it was measured")
     code: Column = Field(description="what was measured: the local code")
-    loinc: Column | None = Field(default=None, description="a LOINC code; concepts with such codes need no entry in `codes`")
+    loinc: Column | None = Field(
+        default=None, description="a LOINC code; concepts with such codes need no entry in `codes`"
+    )
     label: Column | None = Field(default=None, description="a name of the code, for the report's suggestions")
     value: Column = Field(description="the measured value, or the rate")
     unit: Column | None = Field(default=None, description=_UNIT)
@@ -259,13 +286,18 @@ def _as_maps(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+TableMaps = Annotated[list[TableMap], BeforeValidator(_as_maps, json_schema_input_type=TableMap | list[TableMap])]
+
+
 class Mapping(Strict):
     """How an extract that is no MIMIC-IV folder becomes MIMIC-IV-style tables."""
 
-    timezone: str = Field(default="", description="the hospital's time zone, such as Europe/Berlin; for times that name one")
+    timezone: str = Field(
+        default="", description="the hospital's time zone, such as Europe/Berlin; for times that name one"
+    )
     sources: dict[str, Extract] = Field(default={}, description="`name: where a part of the extract lies`")
     relations: dict[str, Relation] = Field(default={}, description="`name: rows to map`")
-    tables: dict[str, Annotated[list[TableMap], BeforeValidator(_as_maps)]] = Field(
+    tables: dict[str, TableMaps] = Field(
         default={}, description=f"`table: mapping or mappings`; {', '.join(MAPPED_TABLES)}"
     )
     events: list[EventMap] = Field(default=[], description="measured values, rates and volumes")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from client.mapping.codes import CodeBook, word_rows
+from client.mapping.codes import CodeBook, Coded, word_rows
 from client.mapping.columns import Reader
 from client.mapping.config import ColumnSpec
 from client.mapping.expressions import literal
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from client.mapping.run import Run
 
 _NOTHING = ColumnSpec(value="").model_copy(update={"value": None})
-_CODE_COLUMNS = "code VARCHAR, loinc VARCHAR, spec INTEGER, target VARCHAR, itemid INTEGER, word BOOLEAN, mapped BOOLEAN"
+FEWEST_TO_TELL = 10  # rows, for a unit to be named in a report: a unit stands in many rows, a slip in few
+# Every name of ours begins with a #, so that no column of the site's can be taken for it.
+_CODE_COLUMNS = (
+    '"#of_code" VARCHAR, "#of_loinc" VARCHAR, "#spec" INTEGER, "#target" VARCHAR, "#itemid" INTEGER,'
+    ' "#is_word" BOOLEAN, "#mapped" BOOLEAN'
+)
+_UNIT_COLUMNS = (
+    '"#unit_spec" INTEGER, "#of_unit" VARCHAR, "#factor" DOUBLE, "#shift" DOUBLE, "#by_weight" BOOLEAN,'
+    ' "#unit_rule" VARCHAR'
+)
+_WORD_COLUMNS = '"#word_spec" INTEGER, "#word_text" VARCHAR, "#word_number" DOUBLE, "#word" VARCHAR'
+_HAS_CODE = '"#code" IS NOT DISTINCT FROM "#of_code" AND "#loinc" IS NOT DISTINCT FROM "#of_loinc"'
 
 
 def map_events(run: "Run", use: "EventMap", number: int) -> None:
@@ -86,23 +97,24 @@ class _EventMapper:
         """The table ``event_unit``: each unit that stands beside a mapped code, with its conversion."""
         by_number = {coded.number: coded for coded in self.book.all}
         found = self.connection.execute(
-            'SELECT DISTINCT spec, "#unit" FROM event_row JOIN event_code ON "#code" IS NOT DISTINCT FROM code'
-            ' AND "#loinc" IS NOT DISTINCT FROM loinc'
+            f'SELECT "#spec", "#unit", count(*) FROM event_row JOIN event_code ON {_HAS_CODE} GROUP BY ALL ORDER BY ALL'
         ).fetchall()
-        rows = []
-        for number, unit in found:
-            coded = by_number[number]
-            name, own = coded.target.name, self.run.mapping.units
-            text = unit or coded.spec.unit or ""
-            plain = (1.0, 0.0) if coded.target.word else conversion(name, text, own)
-            by_weight = None if plain else per_weight(name, text, own)
-            factor, shift = plain or by_weight or (None, None)
-            rows.append((number, unit, factor, shift, by_weight is not None))
-        self._fill("event_unit", "spec INTEGER, unit VARCHAR, factor DOUBLE, shift DOUBLE, by_weight BOOLEAN", rows)
+        self._fill("event_unit", _UNIT_COLUMNS, [self._unit(by_number[spec], unit, rows) for spec, unit, rows in found])
+
+    def _unit(self, coded: Coded, unit: str | None, rows: int) -> tuple[object, ...]:
+        """A row of ``event_unit``; the rule names a unit that has no conversion, where it is surely a unit."""
+        name, own = coded.target.name, self.run.mapping.units
+        text = unit or coded.spec.unit or ""
+        plain = (1.0, 0.0) if coded.target.word else conversion(name, text, own)
+        by_weight = None if plain else per_weight(name, text, own)
+        factor, shift = plain or by_weight or (None, None)
+        spelled = f" {text!r}" if rows >= FEWEST_TO_TELL and any(sign.isalpha() or sign == "%" for sign in text) else ""
+        rule = f"unit{spelled} has no conversion to {coded.target.unit or 'a bare number'} ({name})"
+        return coded.number, unit, factor, shift, by_weight is not None, rule
 
     def _lay_out_words(self) -> None:
         rows = [row for coded in self.book.all for row in word_rows(coded, self.where)]
-        self._fill("event_word", "spec INTEGER, text VARCHAR, number DOUBLE, word VARCHAR", rows)
+        self._fill("event_word", _WORD_COLUMNS, rows)
 
     def _fill(self, name: str, columns: str, rows: list[tuple[object, ...]]) -> None:
         """``fill`` with the columns' types also where there is no row."""
@@ -114,8 +126,8 @@ class _EventMapper:
     def _judge(self, owner: Owner) -> None:
         """The table ``judged``: every row with a mapped code, with its values and the rule that it breaks."""
         rows = (
-            f'(SELECT r.*, c.*, {OWNED_COLUMNS} FROM event_row AS r JOIN event_code AS c'
-            f' ON r."#code" IS NOT DISTINCT FROM c.code AND r."#loinc" IS NOT DISTINCT FROM c.loinc {owner.join}) AS r'
+            f"(SELECT r.*, c.*, {OWNED_COLUMNS} FROM event_row AS r JOIN event_code AS c ON {_HAS_CODE}"
+            f" {owner.join}) AS r"
         )
         rows = self._timed(rows, owner)
         if owner.kind != "stay":
@@ -123,22 +135,21 @@ class _EventMapper:
             admission = ', coalesce(r."#hadm_id", CASE WHEN r."#time" <= s.outtime THEN s.hadm_id END) AS "#hadm_id"'
             rows = f'(SELECT r.* REPLACE ({place}{admission}) FROM {rows} {stay_by_time(owner.kind)}) AS r'
         rows = (
-            f'(SELECT r.*, u.factor, u.shift, u.by_weight, w.text AS "#word_text", w.number AS "#word_number",'
-            f' w.word AS "#word" FROM {rows} LEFT JOIN event_unit AS u ON u.spec = r.spec'
-            ' AND u.unit IS NOT DISTINCT FROM r."#unit"'
-            ' LEFT JOIN event_word AS w ON w.spec = r.spec AND w.text = lower(r."#value")) AS r'
+            f'(SELECT r.*, u.*, w.* FROM {rows} LEFT JOIN event_unit AS u ON "#unit_spec" = "#spec"'
+            ' AND "#of_unit" IS NOT DISTINCT FROM "#unit"'
+            ' LEFT JOIN event_word AS w ON "#word_spec" = "#spec" AND "#word_text" = lower("#value")) AS r'
         )
         raw = 'coalesce(r."#word_number", r."#number")'
         specimen = 'r."#specimen"' if self.use.specimen else "CAST(NULL AS BIGINT)"
         self.connection.execute(f"""CREATE OR REPLACE TEMP TABLE judged AS
-            SELECT r.target, r.itemid, r."#subject_id" AS subject_id, r."#hadm_id" AS hadm_id, r."#stay_id" AS stay_id,
+            SELECT r."#target" AS target, r."#itemid" AS itemid, r."#subject_id" AS subject_id, r."#hadm_id" AS hadm_id, r."#stay_id" AS stay_id,
                 {specimen} AS specimen_id, r."#time" AS charttime, r."#end" AS endtime, r."#stored" AS storetime,
-                CASE WHEN NOT r.word THEN {raw} * r.factor / CASE WHEN r.by_weight THEN r."#weight" ELSE 1 END + r.shift END
+                CASE WHEN NOT r."#is_word" THEN {raw} * r."#factor" / CASE WHEN r."#by_weight" THEN r."#weight" ELSE 1 END + r."#shift" END
                     AS number,
-                coalesce(r."#word", CASE WHEN r.word THEN r."#value" ELSE CAST(number AS VARCHAR) END) AS value,
+                coalesce(r."#word", CASE WHEN r."#is_word" THEN r."#value" ELSE CAST(number AS VARCHAR) END) AS value,
                 r."#weight" AS weight,
                 {self._rules(owner, raw)} AS "#rule",
-                r."#word_text" IS NULL AND NOT r.word AND regexp_matches(r."#value", '^[<>≤≥]') AS "#censored",
+                r."#word_text" IS NULL AND NOT r."#is_word" AND regexp_matches(r."#value", '^[<>≤≥]') AS "#censored",
                 CASE WHEN "#rule" IS NOT NULL THEN {self.run.row_text(self.frame)} END AS "#row"
             FROM {rows}""")
 
@@ -157,21 +168,19 @@ class _EventMapper:
         return f'(SELECT r.*, {named}, {judged} AS "#problem" FROM {rows}) AS r'
 
     def _rules(self, owner: Owner, raw: str) -> str:
-        needs_stay = "r.target <> 'labevents' AND r.\"#stay_id\" IS NULL"
-        return (
-            f"CASE {owner_rules(owner)}"
-            ' WHEN r."#problem" IS NOT NULL THEN r."#problem"'
-            f" WHEN {needs_stay} THEN '-outside every ICU stay'"
-            " WHEN r.\"#value\" IS NULL THEN 'no value'"
-            ' WHEN r."#word_text" IS NULL AND r.mapped AND (r.word OR r."#number" IS NULL)'
-            " THEN 'value: text has no entry in map'"
-            " WHEN r.\"#word_text\" IS NOT NULL AND r.\"#word\" IS NULL AND r.\"#word_number\" IS NULL"
-            " THEN '-value that the map takes for none'"
-            f" WHEN NOT r.word AND {raw} IS NULL THEN 'value: not a number'"
-            " WHEN r.factor IS NULL THEN 'unit has no conversion to the concept''s unit'"
-            " WHEN r.by_weight AND NOT coalesce(r.\"#weight\" > 0, false) THEN 'rate is not per kg and the row has no weight'"
-            " WHEN r.\"#end\" < r.\"#time\" THEN 'ends before it starts' END"
-        )
+        return f"""CASE {owner_rules(owner)}
+            WHEN r."#problem" IS NOT NULL THEN r."#problem"
+            WHEN r."#target" <> 'labevents' AND r."#stay_id" IS NULL THEN '-outside every ICU stay'
+            WHEN r."#value" IS NULL THEN 'no value'
+            WHEN r."#word_text" IS NULL AND r."#mapped" AND (r."#is_word" OR r."#number" IS NULL)
+                THEN 'value: text has no entry in map'
+            WHEN r."#word_text" IS NOT NULL AND r."#word" IS NULL AND r."#word_number" IS NULL
+                THEN '-value that the map takes for none'
+            WHEN NOT r."#is_word" AND {raw} IS NULL THEN 'value: not a number'
+            WHEN r."#factor" IS NULL THEN r."#unit_rule"
+            WHEN r."#by_weight" AND NOT coalesce(r."#weight" > 0, false)
+                THEN 'rate is not per kg and the row has no weight'
+            WHEN r."#end" < r."#time" THEN 'ends before it starts' END"""
 
     def _insert(self) -> None:
         """Add what is mapped to the collected events; the concept's unit goes with it."""

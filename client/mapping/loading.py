@@ -5,31 +5,78 @@ text, a key that is written twice silently wins, and passwords end up in files.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from client.mapping.mistakes import one_line, shown
 from shared_model.errors import ConfigError
 
 LARGEST, DEEPEST, MOST_NODES = 1 << 20, 40, 100_000
 Document = dict[str, Any]
-_SECRET_KEY = re.compile(r"pass(word|wd|phrase)?|pwd|secret|token|api_?key|credentials?", re.IGNORECASE)
-_URL_WITH_PASSWORD = re.compile(r"[A-Za-z][\w+.-]*://[^/\s:@]*:[^/\s@]+@")
-# Below these, keys are the site's own words: columns, codes, texts.
-_FREE_KEYS = {"columns", "map", "codes", "add", "by", "units"}
+_TEXT = "tag:yaml.org,2002:str"
+_SECRET_KEY = re.compile(
+    r"(?:.*[\W_])?(?:pass(?:wd|phrase|code)?|pw|pwd|auth|credentials?)|.*(?:password|passwd|passwort|kennwort|secret|token)s?"
+    r"|.*(?:api|access|private|secret)[_-]?key(?:[_-]?id)?|(?:user|db|my|pg|sql|admin)(?:pwd|pass)",
+    re.IGNORECASE,
+)
+_URL_KEY = re.compile(
+    r"(?:.*[_-])?(?:url|uri|dsn|jdbc)|(?:db[_-]?)?conn(?:ection)?(?:[_-]?str(?:ing)?)?", re.IGNORECASE
+)
+_URL_WITH_PASSWORD = re.compile(r"://[^\s/:@]{0,256}:[^\n@]{1,256}@")
+_CONNECTION_WITH_PASSWORD = re.compile(r"\b(?:password|passwd|pwd)\s{0,9}=\s{0,9}[^\s;]", re.IGNORECASE)
+_CONNECTION = re.compile(r"\b(?:host|server|driver|dsn|user|uid|user id|database|dbname)\s{0,9}=", re.IGNORECASE)
+# Directly below these, keys are the site's own words: names, columns, codes, texts.
+_FREE_KEYS = {"sources", "relations", "tables", "columns", "map", "codes", "add", "by", "units"}
+_ADVICE = "put it into an environment variable, and the variable's name under `url_env`"
+
+
+class _Decimal(float):
+    """A decimal number that knows how it is written: the local code 3.10 is not 3.1."""
+
+    text: str
+
+    def __new__(cls, text: str) -> "_Decimal":
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _RefusedError(yaml.YAMLError):
+    """What YAML can say and a site config does not."""
+
+    def __init__(self, rule: str, mark: Any) -> None:
+        super().__init__(f"{rule} (line {mark.line + 1})")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core: only true, false, null and numbers are no text; a key stands once."""
+    """YAML 1.2's core: only true, false, null and numbers are no text; a key stands once; there are no tags."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if isinstance(event, yaml.AliasEvent):
+            if anchor not in self.anchors:
+                raise _RefusedError(
+                    "* begins an alias, and nothing is called that; put the text in quotes", event.start_mark
+                )
+        elif anchor is not None and anchor in self.anchors:
+            raise _RefusedError("an anchor (&) is set twice", event.start_mark)
+        if tag not in (None, "!", _TEXT):
+            raise _RefusedError("! begins a tag, and tags are not read; put the text in quotes", event.start_mark)
+        return super().compose_node(parent, index)
 
 
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    ("int", r"^-?(?:0|[1-9][0-9]{0,17})$", "-0123456789"),  # 007 is text: it may be a code
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
@@ -40,15 +87,18 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Document:
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str | int | float | bool):
-            raise yaml.constructor.ConstructorError(None, None, "a key is no text", key_node.start_mark)
-        text = key if isinstance(key, str) else key_node.value  # as it is written
+            raise _RefusedError("a key is no text", key_node.start_mark)
+        text = str(key_node.value)  # as it is written
+        if text == "<<":
+            raise _RefusedError("<< (a merge key) is not read; write the keys out", key_node.start_mark)
         if text in held:
-            raise yaml.constructor.ConstructorError(None, None, f"{text!r} is written twice", key_node.start_mark)
+            raise _RefusedError(f"{shown(text)} is written twice", key_node.start_mark)
         held[text] = loader.construct_object(value_node, deep=True)
     return held
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _Decimal(node.value))
 
 
 def load_document(path: Path) -> Document:
@@ -57,115 +107,157 @@ def load_document(path: Path) -> Document:
 
 
 def _load(path: Path, below: tuple[Path, ...]) -> Document:
-    if path.resolve() in below:
-        raise ConfigError(f"{below[0]}: extends: {path.name} extends itself, in a circle")
-    document = _absolute(_read(path), path.resolve().parent)
+    document = _read(path)
     _refuse_secrets(document, path)
-    parent = document.pop("extends", None)
-    if parent is None:
+    document = _absolute(document, path)
+    if "extends" not in document:
         return document
-    if not isinstance(parent, str):
-        raise ConfigError(f"{path}: extends: name one file")
-    base = path.resolve().parent / parent
-    if not base.is_file():
-        raise ConfigError(f"{path}: extends: no file {parent!r} beside it")
-    return _merged(_load(base, (*below, path.resolve())), document)
+    parent = document.pop("extends")
+    if not isinstance(parent, str) or not parent:
+        raise _error(path, "extends: name one file")
+    chain = (*below, path.resolve())
+    base = chain[-1].parent / parent
+    if not _is(Path.is_file, base):
+        raise _error(path, f"extends: no file {shown(parent)} beside it")
+    if base.resolve() in chain or len(chain) > DEEPEST:
+        circle = " -> ".join(file.name for file in (*chain, base.resolve()))
+        raise _error(path, f"extends: {circle} is a circle: a file cannot extend itself")
+    return _merged(_load(base, chain), document)
+
+
+def _error(path: Path, text: str) -> ConfigError:
+    return ConfigError(one_line(f"{path}: {text}"))
 
 
 def _read(path: Path) -> Document:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such site config") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML ({type(error).__name__})") from error
-    if len(text) > LARGEST:
-        raise ConfigError(f"{path}: longer than a megabyte; a site config is not")
+    text = _text_of(path)
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-        _check_size(document, path)
-    except yaml.constructor.ConstructorError as error:
-        raise ConfigError(f"{path}: {error.problem}{_place(error.problem_mark)}") from None
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{path}: not readable as YAML{_place(error.problem_mark)}: {error.problem}") from None
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
+        # The one problem that quotes a longer piece of the file, which may be a password that begins with !.
+        problem = "a tag is not defined" if "tag handle" in str(error.problem) else error.problem
+        raise _error(path, f"not readable as YAML{line}: {problem}") from None
+    except _RefusedError as error:
+        raise _error(path, str(error)) from None
+    except yaml.reader.ReaderError as error:
+        line = f" (line {text.count(chr(10), 0, error.position) + 1})"
+        raise _error(path, f"not readable as YAML{line}: a character that YAML does not allow") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not readable as YAML ({type(error).__name__})") from None
+        raise _error(path, f"not readable as YAML ({type(error).__name__})") from None
+    _check_nodes(document, path)
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: the file: holds no `key: value` pairs")
+        raise _error(path, "the file: holds no `key: value` pairs")
     return document
 
 
-def _place(mark: yaml.Mark | None) -> str:
-    return f" (line {mark.line + 1})" if mark is not None else ""
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+        text = raw[:LARGEST].decode("utf-8-sig")
+    except FileNotFoundError:
+        raise _error(path, "no such site config") from None
+    except UnicodeDecodeError:
+        raise _error(path, "not readable as YAML: its text is not UTF-8; save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise _error(path, f"not readable as YAML ({type(error).__name__})") from None
+    if len(raw) > LARGEST:
+        raise _error(path, "longer than a megabyte; a site config is not")
+    return text
 
 
-def _check_size(document: Any, path: Path) -> None:
-    """Aliases can make a short file endless."""
+def _check_nodes(document: Any, path: Path) -> None:
+    """Aliases can make a short file endless, and escapes can write what is no text."""
     nodes, pending = 0, [(document, 0)]
     while pending:
         node, depth = pending.pop()
         nodes += 1
         if nodes > MOST_NODES or depth > DEEPEST:
-            raise ConfigError(f"{path}: nested deeper or larger than a site config can be")
+            raise _error(path, "nested deeper or larger than a site config can be")
+        texts = (node,) if isinstance(node, str) else node if isinstance(node, dict) else ()
+        if any("\0" in text or re.search("[\ud800-\udfff]", text) for text in texts):
+            raise _error(path, "holds a character that is no text")
         children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
         pending.extend((child, depth + 1) for child in children)
 
 
-def _merged(base: Document, over: Document) -> Document:
-    """``over`` wins; mappings merge key by key, a null takes the key away."""
+def _merged(base: Document, over: Document, *, nulls_stay: bool = False) -> Document:
+    """``over`` wins; mappings merge key by key, a null takes the key away. In a value map a null is a value."""
     merged = dict(base)
     for key, value in over.items():
-        if value is None:
+        if value is None and not nulls_stay:
             merged.pop(key, None)
-        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merged(merged[key], value)
+        elif isinstance(value, dict):
+            held = merged.get(key)
+            merged[key] = _merged(held if isinstance(held, dict) else {}, value, nulls_stay=key == "map")
         else:
             merged[key] = value
     return merged
 
 
-def _absolute(document: Document, base: Path) -> Document:
+def _absolute(document: Document, path: Path) -> Document:
     """Paths are relative to the file that they stand in."""
-    absolute = dict(document)
-    if isinstance(absolute.get("store"), str):
-        absolute["store"] = str(base / absolute["store"])
+    base, absolute = path.resolve().parent, dict(document)
     encoder = absolute.get("encoder")
-    if isinstance(encoder, str) and "\0" not in encoder and len(encoder) < 200 and (base / encoder).is_dir():
+    if isinstance(encoder, str) and _is(Path.is_dir, base / encoder):
         absolute["encoder"] = str(base / encoder)
-    if isinstance(absolute.get("source"), dict):
-        absolute["source"] = _with_path(absolute["source"], base)
-    if isinstance(absolute.get("sources"), dict):
+    absolute |= _with_path(absolute, "store", base, path, "store")
+    if isinstance(source := absolute.get("source"), dict):
+        absolute["source"] = source | _with_path(source, "path", base, path, "source.path")
+    if isinstance(sources := absolute.get("sources"), dict):
         absolute["sources"] = {
-            name: _with_path(source, base) if isinstance(source, dict) else source
-            for name, source in absolute["sources"].items()
+            name: one | _with_path(one, "path", base, path, f"sources.{name}.path") if isinstance(one, dict) else one
+            for name, one in sources.items()
         }
     return absolute
 
 
-def _with_path(source: Document, base: Path) -> Document:
-    path = source.get("path")
-    return source | {"path": str(base / Path(path).expanduser())} if isinstance(path, str) and "\0" not in path else source
+def _with_path(held: Document, key: str, base: Path, path: Path, where: str) -> Document:
+    text = held.get(key)
+    if not isinstance(text, str):
+        return {}
+    if not text.strip():
+        raise _error(path, f"{where}: is empty")
+    try:
+        return {key: str(base / Path(text).expanduser())}
+    except RuntimeError:  # nobody has that home folder
+        return {key: str(base / text)}
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Whether there is such a thing; a name that no file can have is none."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
 
 
 def _refuse_secrets(document: Document, path: Path) -> None:
     """Raises ConfigError that names the key and never the value."""
-    for key, value, free in _entries(document, "", free=False):
-        name = key.rpartition(".")[2]
-        if not free and _SECRET_KEY.fullmatch(name):
-            raise ConfigError(f"{path}: {key}: no secrets in this file; put the database's URL, with its password, into"
-                              " an environment variable and its name under `url_env`")  # fmt: skip
-        if isinstance(value, str) and _URL_WITH_PASSWORD.search(value):
-            raise ConfigError(f"{path}: {key}: holds a URL with a password; put it into an environment variable and the"
-                              " variable's name under `url_env`")  # fmt: skip
+    for where, key, value in _entries(document, ""):
+        if _SECRET_KEY.fullmatch(key):
+            raise _error(path, f"{where}: not permitted: this file holds no secrets; {_ADVICE}")
+        if _URL_KEY.fullmatch(key):
+            raise _error(path, f"{where}: not permitted: this file holds no URL of a database; {_ADVICE}")
+        if isinstance(value, str) and _holds_password(value):
+            raise _error(path, f"{where}: holds a database's address with a password; {_ADVICE}")
 
 
-def _entries(node: Any, key: str, *, free: bool) -> Iterator[tuple[str, Any, bool]]:
+def _holds_password(text: str) -> bool:
+    if _URL_WITH_PASSWORD.search(text):
+        return True
+    return bool(_CONNECTION_WITH_PASSWORD.search(text) and _CONNECTION.search(text))
+
+
+def _entries(node: Any, where: str, *, free: bool = False) -> Iterator[tuple[str, str, Any]]:
+    """Every value with its place, and its key where that is one of ours and not a name of the site's."""
     if isinstance(node, dict):
         for name, value in node.items():
-            inner = f"{key}.{name}" if key else str(name)
-            yield inner, value, free
-            yield from _entries(value, inner, free=free or name in _FREE_KEYS)
+            inner = f"{where}.{name}" if where else str(name)
+            yield inner, "" if free else name, value
+            yield from _entries(value, inner, free=not free and name in _FREE_KEYS)
     elif isinstance(node, list):
         for number, value in enumerate(node):
-            yield f"{key}[{number}]", value, True
-            yield from _entries(value, f"{key}[{number}]", free=free)
+            yield f"{where}[{number}]", "", value
+            yield from _entries(value, f"{where}[{number}]", free=free)

@@ -5,11 +5,12 @@ Checked when the YAML is read, before a file is opened: a name that is wrong is 
 
 import re
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from client.mapping.mistakes import nearest, shown
 from client.mapping.targets import TARGETS
+from client.mapping.vocabulary import NAMES
 from shared_model.schema import TABLES
 
 if TYPE_CHECKING:
@@ -18,19 +19,30 @@ if TYPE_CHECKING:
 _COLUMNS = {table.name: tuple(table.columns) for table in TABLES}
 _EVENTS = ("chartevents", "labevents", "inputevents", "outputevents")
 _FIRST = ("patients", "admissions", "icustays")
-# What a mapping of each table must fill; `stay`, `admission` or `patient` implies identifiers.
+_OWNERS = ("stay", "admission", "patient")
+# What a mapping of each table must fill, because what reads the table can do nothing without it; `|`: either.
 REQUIRED: dict[str, tuple[str, ...]] = {
     "patients": ("subject_id", "anchor_age", "anchor_year"),
     "admissions": ("subject_id", "hadm_id", "admittime", "hospital_expire_flag"),
     "icustays": ("subject_id", "hadm_id", "stay_id", "intime", "outtime"),
     "diagnoses_icd": ("hadm_id", "icd_code", "icd_version"),
     "services": ("hadm_id", "transfertime", "curr_service"),
-    "microbiologyevents": ("subject_id", "micro_specimen_id", "charttime"),
+    "microbiologyevents": ("subject_id", "micro_specimen_id", "charttime|chartdate"),
     "prescriptions": ("subject_id", "starttime", "drug", "route"),
     "radiology": ("subject_id", "note_id", "charttime", "text"),
     "discharge": ("subject_id", "hadm_id", "note_id", "charttime", "text"),
 }
-_IMPLIED = {"stay": {"subject_id", "hadm_id", "stay_id"}, "admission": {"subject_id", "hadm_id"}, "patient": {"subject_id"}}
+# `stay`, `admission` or `patient` tells these; a patient's row with a time also tells the admission.
+_IMPLIED = {
+    "stay": {"subject_id", "hadm_id", "stay_id"},
+    "admission": {"subject_id", "hadm_id"},
+    "patient": {"subject_id"},
+}
+_TIMES = {"starttime", "transfertime", "charttime"}
+# What DuckDB's strptime knows, and what of it names a day.
+_DIRECTIVE = re.compile(r"%(-?[a-zA-Z%]?)")
+_DIRECTIVES = {*"aAbBcdfgGhHIjmMnpSTuUVwWxXyYzZ%", *(f"-{letter}" for letter in "dHIjmMSy")}
+_DAY = ({"c", "x"}, {"d", "-d", "j", "-j", "u", "w", "a", "A"}, {"Y", "y", "-y", "G"})
 
 
 def check_names(mapping: "Mapping", flag: str = "") -> None:
@@ -43,31 +55,30 @@ def check_names(mapping: "Mapping", flag: str = "") -> None:
         _check_zone(mapping.timezone, "timezone")
     for name, relation in mapping.relations.items():
         _check_relation(mapping, name, relation)
-    for name in _FIRST:
-        if name not in mapping.tables:
-            raise ValueError(f"tables: {name} has no mapping; every site has {', '.join(_FIRST)}")
-    for name, maps in mapping.tables.items():
-        for number, use in enumerate(maps):
-            _check_table(mapping, name, use, f"tables.{name}[{number}]", flag)
+    _check_circles(mapping)
+    _check_tables(mapping, flag)
     for number, event in enumerate(mapping.events):
         _check_events(mapping, event, f"events[{number}]")
-    for concept in mapping.units:
-        _check_known(concept, TARGETS, f"units.{concept}", "concept")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message: the nearest known name, or all of them where they are few."""
-    names = list(known)
-    close = get_close_matches(name, names, n=1)
-    if close:
-        return f"; is it {close[0]!r}?"
-    return f"; there are {', '.join(names)}" if len(names) <= 25 else ""
+    for concept, factors in mapping.units.items():
+        _check_concept(concept, f"units.{concept}")
+        for unit, factor in factors.items():
+            if factor <= 0:
+                raise ValueError(f"units.{concept}.{unit}: a factor is greater than 0, not {factor}")
 
 
 def _check_known(name: str, known: Iterable[str], where: str, what: str) -> None:
     names = list(known)
     if name not in names:
-        raise ValueError(f"{where}: no {what} {name!r}{nearest(name, names) or '; see `consilium-site concepts`'}")
+        raise ValueError(f"{where}: no {what} {shown(name)}{nearest(name, names)}")
+
+
+def _check_concept(name: str, where: str) -> None:
+    """A concept may be written by a name that people call it, which is told."""
+    if name in TARGETS:
+        return
+    called = [concept for concept, names in NAMES.items() if name.lower().replace("_", " ") in names]
+    hint = f"; is it {called[0]!r}?" if called else nearest(name, TARGETS)
+    raise ValueError(f"{where}: no concept {shown(name)}{hint}; `consilium-site concepts` lists them")
 
 
 def _check_relation(mapping: "Mapping", name: str, relation: "Relation") -> None:
@@ -78,7 +89,8 @@ def _check_relation(mapping: "Mapping", name: str, relation: "Relation") -> None
         _check_known(join.relation, mapping.relations, f"{where}.join[{number}].relation", "relation")
     if relation.relation is not None:
         _check_known(relation.relation, mapping.relations, f"{where}.from", "relation")
-        _check_circle(mapping, name)
+        if relation.source:
+            raise ValueError(f"{where}.source: `from` reads another relation, which has the source")
         return
     source = _source(mapping, relation, where)
     if relation.file is not None and source.path is None:
@@ -92,64 +104,102 @@ def _source(mapping: "Mapping", relation: "Relation", where: str) -> "Extract":
         _check_known(relation.source, mapping.sources, f"{where}.source", "source")
         return mapping.sources[relation.source]
     if len(mapping.sources) > 1:
-        raise ValueError(f"{where}.source: name one of {', '.join(mapping.sources)}")
+        raise ValueError(f"{where}.source: there are several; name one of {', '.join(mapping.sources)}")
     return next(iter(mapping.sources.values()))
 
 
-def _check_circle(mapping: "Mapping", name: str) -> None:
-    seen: list[str] = []
-    here: str | None = name
-    while here is not None and here in mapping.relations:
-        if here in seen:
-            raise ValueError(f"relations.{name}.from: {' -> '.join([*seen, here])} is a circle")
-        seen.append(here)
-        here = mapping.relations[here].relation
+def _check_circles(mapping: "Mapping") -> None:
+    """A relation that reads itself, through `from` or a join, has no first row."""
+    done: set[str] = set()
+    for start in mapping.relations:
+        path = [start]
+        pending = [iter(_reads(mapping, start))]
+        while pending:
+            name = next(pending[-1], None)
+            if name is None:
+                done.add(path.pop())
+                pending.pop()
+            elif name in path:
+                raise ValueError(f"relations.{name}: {' -> '.join([*path[path.index(name) :], name])} is a circle")
+            elif name not in done:
+                path.append(name)
+                pending.append(iter(_reads(mapping, name)))
+
+
+def _reads(mapping: "Mapping", name: str) -> list[str]:
+    relation = mapping.relations[name]
+    return [*([relation.relation] if relation.relation is not None else []), *(join.relation for join in relation.join)]
+
+
+def _check_tables(mapping: "Mapping", flag: str) -> None:
+    for name in mapping.tables:
+        if name in _EVENTS:
+            raise ValueError(f"tables.{name}: measured values are mapped under `events`, by concept")
+        _check_known(name, REQUIRED, f"tables.{name}", "table")
+    for name in _FIRST:
+        if not mapping.tables.get(name):
+            raise ValueError(f"tables: {name} has no mapping; every site has {', '.join(_FIRST)}")
+    for name, maps in mapping.tables.items():
+        for number, use in enumerate(maps):
+            _check_table(mapping, name, use, f"tables.{name}[{number}]", flag)
+    table, _, column = flag.partition(".")
+    if flag and not any(column in use.columns for use in mapping.tables.get(table, [])):
+        raise ValueError(f"flag: no mapping of tables.{table} has a column {shown(column)}")
 
 
 def _check_table(mapping: "Mapping", name: str, use: "TableMap", where: str, flag: str) -> None:
-    if name in _EVENTS:
-        raise ValueError(f"tables.{name}: measured values are mapped under `events`, by concept")
-    _check_known(name, REQUIRED, f"tables.{name}", "table")
     _check_known(use.relation, mapping.relations, f"{where}.from", "relation")
-    flagged = {flag.partition(".")[2]} if flag.partition(".")[0] == name else set()
-    held = [*_COLUMNS[name], *flagged]
+    table, _, column = flag.partition(".")
+    held = [*_COLUMNS[name], *([column] if table == name else [])]
     for column, spec in use.columns.items():
-        _check_known(column, held, f"{where}.columns", "column")
+        _check_known(column, held, f"{where}.columns.{column}", "column")
         _check_column(spec, f"{where}.columns.{column}")
-    implied = set().union(*(columns for owner, columns in _IMPLIED.items() if getattr(use, owner) is not None))
-    missing = [column for column in REQUIRED[name] if column not in use.columns and column not in implied]
+    implied: set[str] = set()
+    for owner in _OWNERS:
+        spec_of_owner = getattr(use, owner)
+        if spec_of_owner is not None:
+            if name in _FIRST:
+                raise ValueError(f"{where}.{owner}: not in {name}, where identifiers stand under `columns`")
+            _check_column(spec_of_owner, f"{where}.{owner}")
+            implied |= _IMPLIED[owner] | ({"hadm_id"} if _TIMES & use.columns.keys() else set())
+    missing = [one for one in REQUIRED[name] if not {*one.split("|")} & (use.columns.keys() | implied)]
     if missing:
-        raise ValueError(f"{where}.columns: {name} needs {', '.join(missing)}")
+        raise ValueError(f"{where}.columns: {name} needs {', '.join(one.replace('|', ' or ') for one in missing)}")
 
 
 def _check_column(spec: "ColumnSpec", where: str) -> None:
     if spec.zone is not None:
         _check_zone(spec.zone, f"{where}.zone")
     for form in spec.format or []:
-        if "%" not in form:
-            raise ValueError(f"{where}.format: {form!r} names no part of a time; write such as '%d.%m.%Y %H:%M'")
+        found = {*_DIRECTIVE.findall(form)}
+        if found - _DIRECTIVES:
+            raise ValueError(
+                f"{where}.format: {shown(form)} has %{min(found - _DIRECTIVES)}, which is no part of a time"
+            )
+        if not found & _DAY[0] and not (found & _DAY[1] and found & _DAY[2]):
+            raise ValueError(f"{where}.format: {shown(form)} names no day and year; write such as '%d.%m.%Y %H:%M'")
 
 
 def _check_zone(name: str, where: str) -> None:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise ValueError(f"{where}: no time zone {name!r}; write such as Europe/Berlin or Etc/GMT-1") from None
+        raise ValueError(f"{where}: no time zone {shown(name)}; write such as Europe/Berlin or Etc/GMT-1") from None
 
 
 def _check_events(mapping: "Mapping", use: "EventMap", where: str) -> None:
     _check_known(use.relation, mapping.relations, f"{where}.from", "relation")
-    for name in ("time", "end", "stored", "value", "code"):
+    for name in (*_OWNERS, "time", "end", "stored"):
         spec = getattr(use, name)
         if spec is not None:
             _check_column(spec, f"{where}.{name}")
     if not use.codes and use.loinc is None:
         raise ValueError(f"{where}.codes: map at least one code, or give `loinc`")
     for concept in use.codes:
-        _check_known(concept, TARGETS, f"{where}.codes", "concept")
+        _check_concept(concept, f"{where}.codes.{concept}")
     _check_codes_once(use, where)
-    for concept, spec in _specs(use):
-        _check_code(mapping, use, concept, spec, f"{where}.codes.{concept}")
+    for concept, code in _specs(use):
+        _check_code(mapping, use, concept, code, f"{where}.codes.{concept}")
 
 
 def _specs(use: "EventMap") -> Iterator[tuple[str, "CodeSpec"]]:
@@ -160,25 +210,35 @@ def _specs(use: "EventMap") -> Iterator[tuple[str, "CodeSpec"]]:
 def _check_codes_once(use: "EventMap", where: str) -> None:
     seen: dict[str, str] = {}
     for concept, spec in _specs(use):
-        for code in spec.code or []:
-            if code.strip() in seen:
-                raise ValueError(f"{where}.codes: code {code!r} is mapped twice: {seen[code.strip()]} and {concept}")
-            seen[code.strip()] = concept
-    for code in use.ignore:
-        if code.strip() in seen:
-            raise ValueError(f"{where}.ignore: code {code!r} is mapped to {seen[code.strip()]}")
+        for code in map(str.strip, spec.code or []):
+            if code in seen:
+                both = f"{seen[code]} and {concept}" if seen[code] != concept else f"both under {concept}"
+                raise ValueError(f"{where}.codes: code {shown(code)} is mapped twice: {both}")
+            seen[code] = concept
+    for code in map(str.strip, use.ignore):
+        if code in seen:
+            raise ValueError(f"{where}.ignore: code {shown(code)} is mapped to {seen[code]}")
+        if len(code) > 2 and code.startswith("/") and code.endswith("/"):
+            _check_pattern(code[1:-1], f"{where}.ignore")
+
+
+def _check_pattern(pattern: str, where: str) -> None:
+    try:
+        re.compile(pattern, re.IGNORECASE)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{where}: {shown(pattern)} is no regular expression ({error})") from None
 
 
 def _check_code(mapping: "Mapping", use: "EventMap", concept: str, spec: "CodeSpec", where: str) -> None:
     if spec.pattern is not None:
-        try:
-            re.compile(spec.pattern)
-        except re.error as error:
-            raise ValueError(f"{where}.pattern: {spec.pattern!r} is no regular expression ({error})") from None
-    if spec.unit is not None and not _converts(mapping, use, concept, spec.unit):
-        raise ValueError(
-            f"{where}.unit: {spec.unit!r} has no conversion to {TARGETS[concept].unit!r}; add it under units.{concept}"
-        )
+        _check_pattern(spec.pattern, f"{where}.pattern")
+    if spec.unit is None:
+        return
+    if TARGETS[concept].word:
+        raise ValueError(f"{where}.unit: {concept} is a word and has no unit")
+    if not _converts(mapping, use, concept, spec.unit):
+        unit = TARGETS[concept].unit or "a plain number"
+        raise ValueError(f"{where}.unit: {shown(spec.unit)} has no conversion to {unit}; add it under units.{concept}")
 
 
 def _converts(mapping: "Mapping", use: "EventMap", concept: str, unit: str) -> bool:
