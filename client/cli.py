@@ -20,7 +20,9 @@ NOT_READY = 1
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="The folder of the extract.", metavar="EXTRACT")],
-    like: Annotated[str, typer.Option(help="csv for an unknown format, or mimic-iv, eicu-crd, physionet-2012, ...")] = "csv",
+    like: Annotated[
+        str, typer.Option(help="csv for an unknown format, or mimic-iv, eicu-crd, physionet-2012, ...")
+    ] = "csv",
     out: Annotated[Path, typer.Option(help="The YAML file to write; it may not exist yet.")] = Path("my-site.yaml"),
 ) -> None:
     """Write a commented starting YAML from the files of an extract."""

@@ -38,9 +38,7 @@ _KEEP = {
 
 
 @contextmanager
-def working_database(
-    folder: Path, *, memory_limit: str, name: str = "working"
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def working_database(folder: Path, *, memory_limit: str, name: str = "working") -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB database in ``folder`` that spills to disk beyond ``memory_limit``, and is gone afterwards."""
     path = folder / f"{name}.duckdb"
     connection = duckdb.connect(str(path))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import duckdb
 
 from client.cohort import derive_sepsis3, select_cohort
+from client.events import map_events
 from client.extract import MimicFolder, working_database
 from client.folders import Inputs, resumable_folder, share_file
 from client.known import cut_to_known
-from client.events import map_events
 from client.notes import resolve_encoder
 from client.recipe import Manifest, Recipe, held_store, unchanged_tables
 from client.row_checks import check_rows
@@ -133,7 +133,7 @@ def extract_checked(
 def _checked_tables(
     extract: Extract, folder: Path, inputs: Inputs, held: Path, unchanged: frozenset[str], memory_limit: str
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Manifest]]:
-    """A database in ``folder`` with the checked tables of the schema; what the extract tells is of before the checks."""
+    """A database in ``folder`` with the checked tables; what the extract tells is of before the checks."""
     with working_database(folder, memory_limit=memory_limit) as connection:
         told = extract.lay(connection, folder, inputs, held, unchanged)
         check_rows(connection, extract.flag)

@@ -16,7 +16,7 @@ from client.mapping.loading import load_document
 from client.mapping.mistakes import one_line, told
 from client.mapping.names import check_names
 from shared_model.errors import ConfigError
-from shared_model.study import Cohort, Stays, Study, rule_of
+from shared_model.study import Cohort, Stays, Study
 
 if TYPE_CHECKING:
     from flwr.app import Context

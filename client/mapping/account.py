@@ -18,7 +18,8 @@ class Line:
 
     def __post_init__(self) -> None:
         found = self.mapped + sum(self.rejected.values()) + sum(self.ignored.values())
-        assert found == self.rows, f"{self.step}: {self.rows} rows in, {found} accounted for"
+        if found != self.rows:
+            raise RuntimeError(f"{self.step}: {self.rows} rows in, {found} accounted for")
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest and the report."""

@@ -13,7 +13,11 @@ from shared_model.errors import ConfigError
 
 # The words by which the pipeline knows a state of breathing support, for sites that know the state and no device.
 SUPPORT_WORDS = {
-    status: next(words[0] for held, concept, words in sepsis_rules.VENTILATION_WORDS if (held, concept) == (status, "oxygen_device"))
+    status: next(
+        words[0]
+        for held, concept, words in sepsis_rules.VENTILATION_WORDS
+        if (held, concept) == (status, "oxygen_device")
+    )
     for status in concepts.VENTILATION_LEVELS
 }
 INTUBATED = "intubated"

@@ -42,7 +42,13 @@ class Reader:
     """Readers of the columns of one mapping, which stands at ``where``. ``bases``: SQL of the times to count from."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, frame: Frame, where: str, *, timezone: str, bases: Mapping[str, str]
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        frame: Frame,
+        where: str,
+        *,
+        timezone: str,
+        bases: Mapping[str, str],
     ) -> None:
         self.connection, self.frame, self.where = connection, frame, where
         self.timezone, self.bases = timezone, dict(bases)
@@ -54,7 +60,8 @@ class Reader:
             return Value(raw if spec.default is None else f"coalesce({raw}, {literal(_text(spec.default))})")
         lowered = {key.strip().lower(): value for key, value in spec.map.items()}
         cases = " ".join(
-            f"WHEN {literal(key)} THEN {literal(None if value is None else _text(value))}" for key, value in lowered.items()
+            f"WHEN {literal(key)} THEN {literal(None if value is None else _text(value))}"
+            for key, value in lowered.items()
         )
         if spec.default is not None:
             return Value(f"CASE lower({raw}) {cases} ELSE {literal(_text(spec.default))} END")
@@ -72,7 +79,8 @@ class Reader:
         sql = parsed = self.parse_number(text)
         if spec.map is not None:
             cases = " ".join(
-                f"WHEN {literal(key.strip().lower())} THEN {self._constant(value, name)}" for key, value in spec.map.items()
+                f"WHEN {literal(key.strip().lower())} THEN {self._constant(value, name)}"
+                for key, value in spec.map.items()
             )
             sql = f"CASE lower({text}) {cases} ELSE {parsed} END"
         nulls = [key.strip().lower() for key, value in (spec.map or {}).items() if value is None]
@@ -88,7 +96,10 @@ class Reader:
             return Value(f"CAST({raw} AS INTEGER)")
         number = self.number(spec, name)
         whole = f"TRY_CAST({number.sql} AS INTEGER)"
-        wrong = (f"({number.sql}) IS NOT NULL AND ({whole}) IS DISTINCT FROM ({number.sql})", f"{name}: not a whole number")
+        wrong = (
+            f"({number.sql}) IS NOT NULL AND ({whole}) IS DISTINCT FROM ({number.sql})",
+            f"{name}: not a whole number",
+        )
         return Value(whole, (*number.problems, wrong))
 
     def identifier(self, spec: ColumnSpec, name: str) -> Value:
@@ -172,7 +183,9 @@ class Reader:
         since = spec.since or "intime"
         if since in ("intime", "admittime"):
             if since not in self.bases:
-                raise ConfigError(f"{self.where}.{name}: counts from {since}, which these rows do not know; give `since`")
+                raise ConfigError(
+                    f"{self.where}.{name}: counts from {since}, which these rows do not know; give `since`"
+                )
             return self.bases[since]
         sql = self.frame.expression(since, f"{self.where}.{name}.since").sql
         return f"TRY_CAST({sql} AS TIMESTAMP)"
@@ -208,8 +221,8 @@ class Reader:
             return naive
         if without and spec.zone is None:
             raise DataError(
-                f"{self.where}.{name}: {with_zone:,} times name a time zone and {without:,} do not; say in which zone the"
-                " others are written: `zone`"
+                f"{self.where}.{name}: {with_zone:,} times name a time zone and {without:,} do not; say in which zone"
+                " the others are written: `zone`"
             )
         aware = f"timezone({self._zone(name)}, TRY_CAST({text} AS TIMESTAMPTZ))"
         return f"CASE WHEN {zoned} THEN {aware} ELSE {naive} END" if without else aware

@@ -69,7 +69,7 @@ class CsvFormat(Strict):
     )
     quote: str = Field(default='"', max_length=1, description="around fields that hold delimiters; '' for none")
     encoding: str = Field(default="utf-8", description="utf-8, latin-1, cp1252, utf-16, ... (Python's names)")
-    columns: list[str] | None = Field(default=None, description="names of the columns of a file without a header line")
+    columns: TextList | None = Field(default=None, description="names of the columns of a file without a header line")
     skip: int = Field(default=0, ge=0, description="lines before the header line")
     missing: list[Text] = Field(default=[""], description="texts that mean: no value")
     decimal: Literal[".", ","] = Field(default=".", description="decimal sign of numbers")

@@ -1,6 +1,7 @@
 """How much of each concept an extract has, in which range, and whether its times are plausible."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 
@@ -15,8 +16,8 @@ _HOURS_OFF = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptCoverage:
-    """``patients``: of those with an ICU stay; ``in_range``: share of values in the plausible range; ``quantiles`` of all
-    values in the concept's unit, empty below ten patients."""
+    """``patients``: of those with an ICU stay; ``in_range``: share of values in the plausible range; ``quantiles`` of
+    all values in the concept's unit, empty below ten patients."""
 
     concept: str
     unit: str
@@ -48,11 +49,11 @@ def cover_concepts(connection: duckdb.DuckDBPyConnection) -> tuple[ConceptCovera
             approx_quantile(value, {levels})
         FROM ({_VALUES}) JOIN ranges USING (concept) WHERE value IS NOT NULL GROUP BY concept"""
     ).fetchall()
-    by_name = {name: row for name, *row in found}
-    return tuple(_coverage(c, by_name.get(c.name, (0, 0, 0, [])), everyone) for c in _LOOKED_AT)
+    by_name = {row[0]: row[1:] for row in found}
+    return tuple(_coverage(c, by_name.get(c.name, _NOTHING), everyone) for c in _LOOKED_AT)
 
 
-def _coverage(concept: concepts.Concept, row: tuple[int, int, int, list[float]], everyone: int) -> ConceptCoverage:
+def _coverage(concept: concepts.Concept, row: tuple[Any, ...], everyone: int) -> ConceptCoverage:
     events, patients, fitting, quantiles = row
     enough = patients >= SMALLEST
     return ConceptCoverage(
@@ -76,12 +77,14 @@ def look_at_times(connection: duckdb.DuckDBPyConnection) -> tuple[TimeCheck, ...
 
 def _check_table(connection: duckdb.DuckDBPyConnection, table: str, time: str, own_stay: bool) -> TimeCheck:
     outside = (
-        f"count(*) FILTER (e.{time} < s.intime - INTERVAL 1 DAY OR e.{time} > s.outtime + INTERVAL 1 DAY) / count(*)"
+        f"count(*) FILTER (e.{time} < s.intime - INTERVAL 1 DAY OR e.{time} > s.outtime + INTERVAL 1 DAY)"
+        " / nullif(count(*), 0)"
         if own_stay
         else "NULL"
     )
     join = "JOIN icustays AS s USING (stay_id)" if own_stay else ""
-    query = f"""SELECT count(*), count(*) FILTER (CAST(e.{time} AS TIME) = TIME '00:00') / count(*), {outside}
+    midnight_share = f"count(*) FILTER (CAST(e.{time} AS TIME) = TIME '00:00') / nullif(count(*), 0)"
+    query = f"""SELECT count(*), {midnight_share}, {outside}
         FROM {table} AS e {join}"""
     [(rows, midnight, apart)] = connection.execute(query).fetchall()
     doubts = []
@@ -103,13 +106,16 @@ def _check_clocks(connection: duckdb.DuckDBPyConnection) -> tuple[TimeCheck, ...
         return ()
     side = "after" if hours > 0 else "before"
     doubt = f"the first heart rate comes {abs(hours):.1f} h {side} ICU admission (median): are the time zones right?"
-    return (TimeCheck(table="chartevents: first heart rate", rows=int(stays), midnight=0.0, outside=None, doubts=(doubt,)),)
+    return (
+        TimeCheck(table="chartevents: first heart rate", rows=int(stays), midnight=0.0, outside=None, doubts=(doubt,)),
+    )
 
 
 def _one(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(connection.execute(query).fetchall()[0][0])
 
 
+_NOTHING: tuple[Any, ...] = (0, 0, 0, [])
 _LOOKED_AT = (*concepts.CONCEPTS, concepts.GCS, concepts.URINE)
 _VALUES = f"""
 SELECT i.concept, e.subject_id, e.valuenum * i.factor + i.shift AS value

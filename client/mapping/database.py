@@ -31,7 +31,9 @@ def connected(source: Extract, where: str) -> Iterator["Connection"]:
         with engine.connect().execution_options(stream_results=True, yield_per=BATCH_ROWS) as connection:
             yield connection
     except SQLAlchemyError as error:
-        raise DataError(f"{where}: the database of ${source.url_env} does not answer as needed: {_reason(error)}") from None
+        raise DataError(
+            f"{where}: the database of ${source.url_env} does not answer as needed: {_reason(error)}"
+        ) from None
     finally:
         engine.dispose()
 
@@ -49,7 +51,9 @@ def columns_of(connection: "Connection", source: Extract, table: str, where: str
         held = [*inspector.get_table_names(schema=schema), *inspector.get_view_names(schema=schema)]
         close = get_close_matches(name, held, n=1)
         hint = f"is it {close[0]!r}?" if close else f"it has {', '.join(sorted(held)[:30]) or 'none'}"
-        raise MissingTableError(f"{where}.table: no table {table!r} in the database of ${source.url_env}; {hint}") from None
+        raise MissingTableError(
+            f"{where}.table: no table {table!r} in the database of ${source.url_env}; {hint}"
+        ) from None
     return {column["name"]: _arrow_type(column["type"]) for column in found}
 
 
@@ -63,12 +67,15 @@ def copy_table(
     from sqlalchemy import table as sql_table
 
     schema_name, name = _place(source, table)
-    query = select(*(column(c) for c in kinds)).select_from(sql_table(name, schema=schema_name))
+    query: Any = select(*(column(c) for c in kinds)).select_from(sql_table(name, schema=schema_name))
     schema = pa.schema(list(kinds.items()))
     with parquet.ParquetWriter(target, schema) as writer:
         for rows in connection.execute(query).partitions(BATCH_ROWS):
             values = zip(*rows, strict=True)
-            arrays = [_array(held, kind, f"{where}: column {c!r}") for (c, kind), held in zip(kinds.items(), values, strict=True)]
+            arrays = [
+                _array(held, kind, f"{where}: column {c!r}")
+                for (c, kind), held in zip(kinds.items(), values, strict=True)
+            ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
@@ -92,7 +99,9 @@ def _engine(source: Extract, where: str) -> "Engine":
     try:
         return create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     except (ArgumentError, NoSuchModuleError, ValueError):
-        raise ConfigError(f"{where}: ${source.url_env} is no database URL such as postgresql://user:password@host/name") from None
+        raise ConfigError(
+            f"{where}: ${source.url_env} is no database URL such as postgresql://user:password@host/name"
+        ) from None
     except ImportError as error:
         raise ConfigError(f"{where}: ${source.url_env} needs a driver that is not installed: {error.name}") from None
 

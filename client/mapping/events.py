@@ -4,6 +4,7 @@ A code is looked up once for each spelling, not once a row, and so is a unit: th
 stays behind is counted: values that are no number, units without a conversion, rows outside every ICU stay.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -12,7 +13,7 @@ from client.mapping.codes import CodeBook, Coded, word_rows
 from client.mapping.columns import Reader
 from client.mapping.config import ColumnSpec
 from client.mapping.expressions import literal
-from client.mapping.owners import OWNED_COLUMNS, Owner, owner_of, owner_rules, stay_by_time
+from client.mapping.owners import OWNED_COLUMNS, Owner, needed_owner, owner_rules, stay_by_time
 from client.mapping.units import conversion, per_weight
 from client.queries import fill
 from shared_model.errors import ConfigError
@@ -53,8 +54,7 @@ class _EventMapper:
         """Look codes and units up, judge the rows that have one, insert what is mapped, and account for all of it."""
         if self.frame.absent:
             return
-        owner = owner_of(self.use, self.reader)
-        assert owner is not None
+        owner = needed_owner(self.use, self.reader)
         self._lay_out_rows(owner)
         self._look_codes_up()
         self._look_units_up()
@@ -66,7 +66,8 @@ class _EventMapper:
     def _lay_out_rows(self, owner: Owner) -> None:
         """The view ``event_row``: what the entry reads of each row, as text."""
         text = {
-            name: self.reader.text(getattr(self.use, name) or _NOTHING, name).sql for name in ("code", "loinc", "label", "unit")
+            name: self.reader.text(getattr(self.use, name) or _NOTHING, name).sql
+            for name in ("code", "loinc", "label", "unit")
         }
         value, number = self.reader.raw_number(self.use.value, "value")
         weight = self.reader.number(self.use.weight, "weight").sql if self.use.weight else "NULL"
@@ -82,7 +83,8 @@ class _EventMapper:
     def _look_codes_up(self) -> None:
         """The table ``event_code``: each code that stands in the rows, with its destination."""
         found = self.connection.execute(
-            'SELECT "#code", "#loinc", any_value("#label"), count(*) FROM event_row GROUP BY ALL ORDER BY count(*) DESC, 1, 2'
+            'SELECT "#code", "#loinc", any_value("#label"), count(*) FROM event_row GROUP BY ALL'
+            " ORDER BY count(*) DESC, 1, 2"
         ).fetchall()
         self.run.account.codes.extend(self.book.found(*row) for row in found)
         rows = []
@@ -116,7 +118,7 @@ class _EventMapper:
         rows = [row for coded in self.book.all for row in word_rows(coded, self.where)]
         self._fill("event_word", _WORD_COLUMNS, rows)
 
-    def _fill(self, name: str, columns: str, rows: list[tuple[object, ...]]) -> None:
+    def _fill(self, name: str, columns: str, rows: Sequence[tuple[object, ...]]) -> None:
         """``fill`` with the columns' types also where there is no row."""
         nothing = tuple(None for _ in columns.split(", "))
         fill(self.connection, name, columns, rows or [nothing])
@@ -133,19 +135,20 @@ class _EventMapper:
         if owner.kind != "stay":
             place = 'CASE WHEN r."#time" <= s.outtime THEN s.stay_id END AS "#stay_id"'
             admission = ', coalesce(r."#hadm_id", CASE WHEN r."#time" <= s.outtime THEN s.hadm_id END) AS "#hadm_id"'
-            rows = f'(SELECT r.* REPLACE ({place}{admission}) FROM {rows} {stay_by_time(owner.kind)}) AS r'
+            rows = f"(SELECT r.* REPLACE ({place}{admission}) FROM {rows} {stay_by_time(owner.kind)}) AS r"
         rows = (
             f'(SELECT r.*, u.*, w.* FROM {rows} LEFT JOIN event_unit AS u ON "#unit_spec" = "#spec"'
             ' AND "#of_unit" IS NOT DISTINCT FROM "#unit"'
             ' LEFT JOIN event_word AS w ON "#word_spec" = "#spec" AND "#word_text" = lower("#value")) AS r'
         )
         raw = 'coalesce(r."#word_number", r."#number")'
+        weight = 'CASE WHEN r."#by_weight" THEN r."#weight" ELSE 1 END'
         specimen = 'r."#specimen"' if self.use.specimen else "CAST(NULL AS BIGINT)"
         self.connection.execute(f"""CREATE OR REPLACE TEMP TABLE judged AS
-            SELECT r."#target" AS target, r."#itemid" AS itemid, r."#subject_id" AS subject_id, r."#hadm_id" AS hadm_id, r."#stay_id" AS stay_id,
-                {specimen} AS specimen_id, r."#time" AS charttime, r."#end" AS endtime, r."#stored" AS storetime,
-                CASE WHEN NOT r."#is_word" THEN {raw} * r."#factor" / CASE WHEN r."#by_weight" THEN r."#weight" ELSE 1 END + r."#shift" END
-                    AS number,
+            SELECT r."#target" AS target, r."#itemid" AS itemid, r."#subject_id" AS subject_id,
+                r."#hadm_id" AS hadm_id, r."#stay_id" AS stay_id, {specimen} AS specimen_id,
+                r."#time" AS charttime, r."#end" AS endtime, r."#stored" AS storetime,
+                CASE WHEN NOT r."#is_word" THEN {raw} * r."#factor" / {weight} + r."#shift" END AS number,
                 coalesce(r."#word", CASE WHEN r."#is_word" THEN r."#value" ELSE CAST(number AS VARCHAR) END) AS value,
                 r."#weight" AS weight,
                 {self._rules(owner, raw)} AS "#rule",
@@ -184,8 +187,8 @@ class _EventMapper:
 
     def _insert(self) -> None:
         """Add what is mapped to the collected events; the concept's unit goes with it."""
-        names = "target, itemid, subject_id, hadm_id, stay_id, specimen_id, charttime, endtime, storetime, number, value, weight"
-        self.connection.execute(f'INSERT INTO event SELECT {names} FROM judged WHERE "#rule" IS NULL')
+        kept = 'SELECT * EXCLUDE ("#rule", "#censored", "#row") FROM judged WHERE "#rule" IS NULL'
+        self.connection.execute(f"INSERT INTO event BY NAME {kept}")
 
 
 def check_word_maps(use: "EventMap", where: str) -> None:

@@ -57,7 +57,9 @@ def parse(text: str, where: str) -> Expression:
     for node in _nodes(tree):
         kind = node["class"]
         if kind not in _CLASSES:
-            raise ConfigError(f"{where}: {_NAMES.get(kind, kind.lower())} is not allowed in an expression: {_short(text)}")
+            raise ConfigError(
+                f"{where}: {_NAMES.get(kind, kind.lower())} is not allowed in an expression: {_short(text)}"
+            )
         if kind == "FUNCTION":
             _check_function(node, where)
         if kind == "COLUMN_REF":

@@ -9,6 +9,7 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 
@@ -81,7 +82,7 @@ def header(file: Path, form: CsvFormat) -> tuple[str, ...]:
         with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
             for _ in range(form.skip):
                 next(text, "")
-            quoting = csv.QUOTE_MINIMAL if form.quote else csv.QUOTE_NONE
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if form.quote else csv.QUOTE_NONE
             rows = csv.reader(text, delimiter=form.delimiter, quotechar=form.quote or None, quoting=quoting)
             names = [name.strip() for name in next(rows, [])]
     except UnicodeDecodeError as error:
@@ -140,7 +141,7 @@ def unreadable_rows(connection: duckdb.DuckDBPyConnection, group: Group) -> str:
 
 
 def _as_utf8(file: Path, encoding: str, target: Path) -> Path:
-    """The file itself, or a copy in UTF-8. Raises UnreadableTableError at the first byte that is not of ``encoding``."""
+    """The file itself, or a copy in UTF-8. Raises UnreadableTableError where a byte is not of ``encoding``."""
     import codecs
 
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii"):
@@ -148,7 +149,10 @@ def _as_utf8(file: Path, encoding: str, target: Path) -> Path:
     opener = gzip.open if file.suffix == ".gz" else open
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with opener(file, "rt", encoding=encoding, newline="") as text, target.open("w", encoding="utf-8", newline="") as out:
+        with (
+            opener(file, "rt", encoding=encoding, newline="") as text,
+            target.open("w", encoding="utf-8", newline="") as out,
+        ):
             while part := text.read(_CHUNK):
                 out.write(part)
     except (UnicodeError, OSError, EOFError, zlib.error) as error:

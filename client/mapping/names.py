@@ -4,6 +4,7 @@ Checked when the YAML is read, before a file is opened: a name that is wrong is 
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 _COLUMNS = {table.name: tuple(table.columns) for table in TABLES}
 _EVENTS = ("chartevents", "labevents", "inputevents", "outputevents")
 _FIRST = ("patients", "admissions", "icustays")
-_OWNERS = ("stay", "admission", "patient")
 # What a mapping of each table must fill, because what reads the table can do nothing without it; `|`: either.
 REQUIRED: dict[str, tuple[str, ...]] = {
     "patients": ("subject_id", "anchor_age", "anchor_year"),
@@ -78,7 +78,7 @@ def _check_concept(name: str, where: str) -> None:
         return
     called = [concept for concept, names in NAMES.items() if name.lower().replace("_", " ") in names]
     hint = f"; is it {called[0]!r}?" if called else nearest(name, TARGETS)
-    raise ValueError(f"{where}: no concept {shown(name)}{hint}; `consilium-site concepts` lists them")
+    raise ValueError(f"{where}: no concept {shown(name)}{hint} (`consilium-site concepts` lists them)")
 
 
 def _check_relation(mapping: "Mapping", name: str, relation: "Relation") -> None:
@@ -149,22 +149,28 @@ def _check_tables(mapping: "Mapping", flag: str) -> None:
 
 def _check_table(mapping: "Mapping", name: str, use: "TableMap", where: str, flag: str) -> None:
     _check_known(use.relation, mapping.relations, f"{where}.from", "relation")
-    table, _, column = flag.partition(".")
-    held = [*_COLUMNS[name], *([column] if table == name else [])]
+    table, _, marked = flag.partition(".")
+    held = [*_COLUMNS[name], *([marked] if table == name else [])]
     for column, spec in use.columns.items():
         _check_known(column, held, f"{where}.columns.{column}", "column")
         _check_column(spec, f"{where}.columns.{column}")
-    implied: set[str] = set()
-    for owner in _OWNERS:
-        spec_of_owner = getattr(use, owner)
-        if spec_of_owner is not None:
-            if name in _FIRST:
-                raise ValueError(f"{where}.{owner}: not in {name}, where identifiers stand under `columns`")
-            _check_column(spec_of_owner, f"{where}.{owner}")
-            implied |= _IMPLIED[owner] | ({"hadm_id"} if _TIMES & use.columns.keys() else set())
-    missing = [one for one in REQUIRED[name] if not {*one.split("|")} & (use.columns.keys() | implied)]
+    given = use.columns.keys() | _implied(name, use, where)
+    missing = [one for one in REQUIRED[name] if not given & {*one.split("|")}]
     if missing:
         raise ValueError(f"{where}.columns: {name} needs {', '.join(one.replace('|', ' or ') for one in missing)}")
+
+
+def _implied(name: str, use: "TableMap", where: str) -> set[str]:
+    """Identifiers that the owner of the rows tells."""
+    implied: set[str] = set()
+    for owner, columns in _IMPLIED.items():
+        spec = getattr(use, owner)
+        if spec is not None:
+            if name in _FIRST:
+                raise ValueError(f"{where}.{owner}: not in {name}, where identifiers stand under `columns`")
+            _check_column(spec, f"{where}.{owner}")
+            implied |= columns | ({"hadm_id"} if _TIMES & use.columns.keys() else set())
+    return implied
 
 
 def _check_column(spec: "ColumnSpec", where: str) -> None:
@@ -189,7 +195,7 @@ def _check_zone(name: str, where: str) -> None:
 
 def _check_events(mapping: "Mapping", use: "EventMap", where: str) -> None:
     _check_known(use.relation, mapping.relations, f"{where}.from", "relation")
-    for name in (*_OWNERS, "time", "end", "stored"):
+    for name in (*_IMPLIED, "time", "end", "stored"):
         spec = getattr(use, name)
         if spec is not None:
             _check_column(spec, f"{where}.{name}")
@@ -224,7 +230,8 @@ def _check_codes_once(use: "EventMap", where: str) -> None:
 
 def _check_pattern(pattern: str, where: str) -> None:
     try:
-        re.compile(pattern, re.IGNORECASE)
+        with warnings.catch_warnings(action="ignore"):  # of what the pattern may mean in a later Python
+            re.compile(pattern, re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{where}: {shown(pattern)} is no regular expression ({error})") from None
 
@@ -236,14 +243,16 @@ def _check_code(mapping: "Mapping", use: "EventMap", concept: str, spec: "CodeSp
         return
     if TARGETS[concept].word:
         raise ValueError(f"{where}.unit: {concept} is a word and has no unit")
-    if not _converts(mapping, use, concept, spec.unit):
-        unit = TARGETS[concept].unit or "a plain number"
-        raise ValueError(f"{where}.unit: {shown(spec.unit)} has no conversion to {unit}; add it under units.{concept}")
+    _check_unit(mapping, use, concept, spec.unit, f"{where}.unit")
 
 
-def _converts(mapping: "Mapping", use: "EventMap", concept: str, unit: str) -> bool:
+def _check_unit(mapping: "Mapping", use: "EventMap", concept: str, unit: str, where: str) -> None:
     from client.mapping.units import conversion, per_weight
 
     if conversion(concept, unit, mapping.units) is not None:
-        return True
-    return use.weight is not None and per_weight(concept, unit, mapping.units) is not None
+        return
+    missing = f"{shown(unit)} has no conversion to {TARGETS[concept].unit or 'a plain number'}"
+    if per_weight(concept, unit, mapping.units) is None:
+        raise ValueError(f"{where}: {missing}; add it under units.{concept}")
+    if use.weight is None:
+        raise ValueError(f"{where}: {missing} without the patient's `weight`, which this entry of events does not give")

@@ -11,6 +11,7 @@ import duckdb
 from client.mapping.columns import Reader
 from client.mapping.config import Column, EventMap, TableMap
 from client.mapping.expressions import literal
+from shared_model.errors import ConfigError
 from shared_model.features import LOOKBACK_HOURS
 
 OWNERS = ("stay", "admission", "patient")
@@ -41,6 +42,14 @@ def owner_of(use: TableMap | EventMap, reader: Reader) -> Owner | None:
             left_out = f'LEFT JOIN (SELECT DISTINCT key FROM left_out_{_TABLE[kind]}) AS l ON l.key = r."#key"'
             return Owner(kind, key, f'LEFT JOIN owner_{kind} AS o ON o.key = r."#key" {left_out}')
     return None
+
+
+def needed_owner(use: EventMap, reader: Reader) -> Owner:
+    """Who the rows of an events entry belong to; the config has made sure that it says so."""
+    owner = owner_of(use, reader)
+    if owner is None:
+        raise ConfigError(f"{reader.where}: give one of `stay`, `admission` or `patient`")
+    return owner
 
 
 _OWNED = ("subject_id", "hadm_id", "stay_id", "intime", "outtime", "admittime")

@@ -110,7 +110,8 @@ class _Builder:
             frame.decimal, frame.thousands = parent.decimal, parent.thousands
             frame.read = 0 if parent.absent else self._count(parent.view)
             return
-        assert staged is not None
+        if staged is None:
+            raise RuntimeError(f"{self.where}: not copied")
         frame.columns = [*staged.columns, *([FILE_NAME, ROW_NUMBER] if relation.file else [])]
         frame.decimal, frame.thousands = staged.decimal, staged.thousands
         frame.read, frame.unreadable = staged.rows + staged.unreadable, staged.unreadable
@@ -152,12 +153,15 @@ class _Builder:
         step = self.relation.pivot
         if step is None:
             return
-        self.frame.check([*step.key, step.name, step.value, *([step.order] if step.order else [])], f"{self.where}.pivot")
+        self.frame.check(
+            [*step.key, step.name, step.value, *([step.order] if step.order else [])], f"{self.where}.pivot"
+        )
         name, value, order = quote_name(step.name), quote_name(step.value), quote_name(step.order or ROW_NUMBER)
         take = "arg_min" if step.keep == "first" else "arg_max"
         key = ", ".join(map(quote_name, step.key))
         wide = ", ".join(
-            f"{take}({value}, {order}) FILTER (WHERE trim({name}) = {literal(c)} AND {value} IS NOT NULL) AS {quote_name(c)}"
+            f"{take}({value}, {order}) FILTER (WHERE trim({name}) = {literal(c)} AND {value} IS NOT NULL)"
+            f" AS {quote_name(c)}"
             for c in step.columns
         )
         before = self.frame.view
@@ -177,7 +181,8 @@ class _Builder:
         self._refuse_taken(list(brought), self.frame.columns, where)
         self._refuse_repeated_keys(join, other, where)
         on = " AND ".join(
-            f"CAST(here.{quote_name(a)} AS VARCHAR) = CAST(there.{quote_name(b)} AS VARCHAR)" for a, b in join.by.items()
+            f"CAST(here.{quote_name(a)} AS VARCHAR) = CAST(there.{quote_name(b)} AS VARCHAR)"
+            for a, b in join.by.items()
         )
         new = "".join(f", there.{quote_name(held)} AS {quote_name(name)}" for name, held in brought.items())
         kind = "JOIN" if join.required else "LEFT JOIN"
@@ -190,9 +195,12 @@ class _Builder:
         if step is None:
             return
         self.frame.check(step.by, f"{self.where}.keep_one.by")
-        order = self.frame.expression(step.order, f"{self.where}.keep_one.order") if step.order else reference(ROW_NUMBER)
+        order = (
+            self.frame.expression(step.order, f"{self.where}.keep_one.order") if step.order else reference(ROW_NUMBER)
+        )
         direction = "" if step.take == "first" else " DESC"
-        rank = f"row_number() OVER (PARTITION BY {', '.join(map(quote_name, step.by))} ORDER BY {order.sql}{direction} NULLS LAST)"
+        key = ", ".join(map(quote_name, step.by))
+        rank = f"row_number() OVER (PARTITION BY {key} ORDER BY {order.sql}{direction} NULLS LAST)"
         query = f"SELECT * FROM {self.frame.view} QUALIFY {rank} = 1"
         self._leave_out("not the one that is kept", query, table=True)
 

@@ -49,28 +49,33 @@ _PAGE = """<!doctype html>
 <td class="n">{{ line.ignored.values()|sum|count }}</td></tr>
 {% for reason, rows in line.rejected.items() %}<tr class="why"><th scope="row">{{ reason }}</th><td></td><td></td>
 <td class="n">{{ rows|count }}</td><td></td></tr>{% endfor %}
-{% for reason, rows in line.ignored.items() %}<tr class="why"><th scope="row">{{ reason }}</th><td></td><td></td><td></td>
+{% for reason, rows in line.ignored.items() %}<tr class="why"><th scope="row">{{ reason }}</th>
+<td></td><td></td><td></td>
 <td class="n">{{ rows|count }}</td></tr>{% endfor %}
 {% for reason, rows in line.notes.items() %}<tr class="why"><th scope="row">{{ reason }}</th><td></td>
 <td class="n">{{ rows|count }}</td><td></td><td></td></tr>{% endfor %}
 {% endfor %}</tbody>{% endcall %}{% endif %}
 <h2>Concepts</h2>
-{% call table("Concepts", "patients with an ICU stay who have a value; values in the plausible range; quantiles of at least ten patients") %}
+{% call table("Concepts", "patients of those with an ICU stay; plausible range; quantiles from ten patients on") %}
 <thead><tr><th scope="col">Concept</th><th scope="col">Unit</th><th scope="col">Patients</th>
 <th scope="col" class="n">Values</th><th scope="col" class="n">In range</th><th scope="col" class="n">5 %</th>
 <th scope="col" class="n">Median</th><th scope="col" class="n">95 %</th><th scope="col"></th></tr></thead><tbody>
 {% for c in r.concepts %}<tr><th scope="row">{{ c.concept }}</th><td>{{ c.unit }}</td>
-{% if c.events %}<td><span class="bar" aria-hidden="true"><i style="width:{{ "%.0f"|format(100 * c.patients_share) }}%"></i></span>
+{% if c.events %}<td><span class="bar" aria-hidden="true">
+<i style="width:{{ "%.0f"|format(100 * c.patients_share) }}%"></i></span>
 {{ "%.0f"|format(100 * c.patients_share) }} %</td><td class="n">{{ c.events|count }}</td>
 <td class="n">{{ "%.1f"|format(100 * c.in_range) }} %</td>
-{% for level in ("p05", "p50", "p95") %}<td class="n">{{ "%.4g"|format(c.quantiles[level]) if c.quantiles else "" }}</td>{% endfor %}
+{% for level in ("p05", "p50", "p95") %}<td class="n">
+{{ "%.4g"|format(c.quantiles[level]) if c.quantiles else "" }}</td>{% endfor %}
 <td class="doubt">{{ "unit?" if c.concept in doubted else "" }}</td>
 {% else %}<td class="soft" colspan="7">not measured</td>{% endif %}</tr>{% endfor %}</tbody>{% endcall %}
 {% if r.unmapped %}<h2>Codes that nothing maps</h2>
 {% call table("Codes that nothing maps", "the most frequent first") %}
-<thead><tr><th scope="col">Code</th><th scope="col">Name</th><th scope="col">Where</th><th scope="col" class="n">Rows</th>
+<thead><tr><th scope="col">Code</th><th scope="col">Name</th><th scope="col">Where</th>
+<th scope="col" class="n">Rows</th>
 <th scope="col">May be</th></tr></thead><tbody>
-{% for c in r.unmapped %}<tr><th scope="row"><code>{{ c.code }}</code></th><td>{{ c.label }}</td><td><code>{{ c.step }}</code></td>
+{% for c in r.unmapped %}<tr><th scope="row"><code>{{ c.code }}</code></th><td>{{ c.label }}</td>
+<td><code>{{ c.step }}</code></td>
 <td class="n">{{ c.rows|count }}</td><td>{% if c.suggestion %}<code>{{ c.suggestion }}</code>
 <span class="soft">{{ c.why }}</span>{% endif %}</td></tr>{% endfor %}</tbody>{% endcall %}
 {% if r.unmapped_more %}<p class="soft">and {{ r.unmapped_more|count }} rarer ones</p>{% endif %}{% endif %}

@@ -1,10 +1,11 @@
-"""The whole mapping, read top to bottom: staged copies -> relations -> tables -> events -> Parquet files and an account.
+"""The whole mapping, read top to bottom: staged copies -> relations -> tables -> events -> files and an account.
 
 The database in which this happens may read and write its own folder and nothing else, and cannot change that: what an
 expression of the YAML could do wrong ends there.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from client.mapping.tables import map_table
 from client.mapping.targets import TARGETS
 from client.mapping.wanted import wanted_columns
 from client.source import quoted
-from shared_model.errors import MissingTableError
+from shared_model.errors import ConfigError, MissingTableError
 from shared_model.schema import Table
 
 FIRST = ("patients", "admissions", "icustays")
@@ -38,8 +39,8 @@ _COLUMNS_OF_EVENT = {
     "valuenum": "number",
     "rate": "number",
     "patientweight": "weight",
-    "endtime": f"coalesce(endtime, least(charttime + INTERVAL {LONGEST_RATE}, lead(charttime) OVER (PARTITION BY stay_id,"
-    " itemid ORDER BY charttime, number)), charttime)",
+    "endtime": f"coalesce(endtime, least(charttime + INTERVAL {LONGEST_RATE}, lead(charttime) OVER"
+    " (PARTITION BY stay_id, itemid ORDER BY charttime, number)), charttime)",
 }
 
 
@@ -71,8 +72,12 @@ class Run:
     def account_judged(self, where: str, frame: Frame, condition: str, codes: CodeBook | None = None) -> None:
         """Write the line of a mapping whose rows are in ``judged``, and keep those that were rejected."""
         rows = self._one(f"SELECT count(*) FROM {frame.view}")
-        filtered = rows - self._one(f"SELECT count(*) FROM {frame.view} AS r WHERE {self.condition(frame, condition, where)}")
-        counted = self.connection.execute('SELECT "#rule", count(*) FROM judged GROUP BY 1 ORDER BY 2 DESC, 1').fetchall()
+        filtered = rows - self._one(
+            f"SELECT count(*) FROM {frame.view} AS r WHERE {self.condition(frame, condition, where)}"
+        )
+        counted = self.connection.execute(
+            'SELECT "#rule", count(*) FROM judged GROUP BY 1 ORDER BY 2 DESC, 1'
+        ).fetchall()
         rules = {str(rule): int(n) for rule, n in counted if rule is not None}
         ignored = {rule[1:]: n for rule, n in rules.items() if rule.startswith("-")}
         ignored |= {"filter": filtered} if filtered else {}
@@ -132,9 +137,9 @@ def map_extract(
         staged = stage_relations(connection, mapping, wanted, folder, on_stage)
         _lock(connection, folder)
         on_stage("mapping to MIMIC-IV-style tables")
-        frames = build_frames(connection, mapping, wanted, staged)
-        run = Run(connection, mapping, folder, flag, frames)
-        _account_relations(run)
+        with told_apart("relations"):
+            run = Run(connection, mapping, folder, flag, build_frames(connection, mapping, wanted, staged))
+            _account_relations(run)
         _create(run)
         _map_all(run)
         _write(run)
@@ -188,12 +193,27 @@ def _map_all(run: Run) -> None:
     for name in later:
         _map_table(run, name)
     for number, use in enumerate(mapping.events):
-        map_events(run, use, number)
+        with told_apart(f"events[{number}]"):
+            map_events(run, use, number)
 
 
 def _map_table(run: Run, name: str) -> None:
     for number, use in enumerate(run.mapping.tables.get(name, [])):
-        map_table(run, name, use, number)
+        with told_apart(f"tables.{name}[{number}]"):
+            map_table(run, name, use, number)
+
+
+@contextmanager
+def told_apart(where: str) -> Iterator[None]:
+    """DuckDB's errors quote the value that an expression failed on; ours name the place and the kind of error."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise ConfigError(f"{where}: not mapped within the memory limit; raise --memory-limit") from None
+    except duckdb.Error as error:
+        raise ConfigError(
+            f"{where}: an expression failed on a row ({type(error).__name__}); TRY_CAST gives NULL where CAST fails"
+        ) from None
 
 
 def _write(run: Run) -> None:

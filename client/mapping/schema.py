@@ -1,9 +1,11 @@
 """Every key of a site's YAML, told to people and to editors, from the declarations that also check it."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from client.mapping.config import (
     CodeSpec,
@@ -26,86 +28,86 @@ from shared_model.schema import TABLES
 from shared_model.study import Study
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from rich.console import Group
     from rich.table import Table
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_NULL = {"type": "null"}
+EXTENDS = "another site's file: mappings merge, lists and values replace, null takes a key away"
 # Where each part stands in a file, and the model that declares its keys.
 PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("source", Source),
     ("release", ReleasePolicy),
     ("sources.NAME", Extract),
-    ("sources.NAME.csv", CsvFormat),
+    ("sources.NAME.csv and relations.NAME.csv", CsvFormat),
     ("relations.NAME", Relation),
     ("relations.NAME.unpivot", Unpivot),
     ("relations.NAME.pivot", Pivot),
     ("relations.NAME.join[]", Join),
     ("relations.NAME.keep_one", KeepOne),
-    ("tables.NAME[]", TableMap),
-    ("tables.NAME[].columns.NAME, and every other column: COLUMN or", ColumnSpec),
+    ("tables.NAME, one or a list", TableMap),
+    ("tables.NAME.columns.COLUMN, and every other `column`: the name of a column, or", ColumnSpec),
     ("events[]", EventMap),
-    ("events[].codes.CONCEPT: CODE, a list of codes, or one or more of", CodeSpec),
+    ("events[].codes.CONCEPT: a code, a list of codes, or one or more of", CodeSpec),
 )
+_WORDS: dict[Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Path: "path",
+    ColumnSpec: "column",
+    CodeSpec: "codes",
+}
+_SCALAR = {bool, int, float, str}
+
+Row = tuple[str, str, str, str]
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a site's YAML, with the short forms: a text for a column, a code or a list of codes
-    for a concept, one mapping for a list of one."""
+    """JSON Schema (draft 2020-12) of a site's YAML, with the short forms that its declarations name."""
     schema = SiteConfig.model_json_schema()
-    definitions = schema["$defs"]
-    for name, definition in definitions.items():
-        _relax(definition, definitions, name)
-    _relax(schema, definitions, "")
-    schema["properties"]["extends"] = {"type": "string", "description": "another site's file, which this one changes"}
-    schema["required"] = []  # what this file does not say may come from the one that it extends
+    needed = schema.pop("required")
+    schema["properties"]["extends"] = {"type": "string", "description": EXTENDS}
+    schema["anyOf"] = [{"required": needed}, {"required": ["extends"]}]
+    for part in (schema, *schema["$defs"].values()):
+        _allow_nulls(part)
     return {"$schema": DIALECT, **schema}
 
 
-def _relax(node: Any, definitions: dict[str, Any], name: str) -> None:
-    """Add the short forms that the checks accept."""
-    if isinstance(node, list):
-        for part in node:
-            _relax(part, definitions, name)
-    if not isinstance(node, dict):
-        return
-    for part in list(node.values()):
-        _relax(part, definitions, name)
-    if node.get("$ref") == "#/$defs/ColumnSpec":
-        node.pop("$ref")
-        node["anyOf"] = [{"type": "string"}, {"$ref": "#/$defs/ColumnSpec"}]
-    if node.get("type") == "array" and node.get("items", {}).get("$ref") == "#/$defs/CodeSpec":
-        _alternatives(node, [{"$ref": "#/$defs/CodeSpec"}, _LITERAL, {"type": "array", "items": _code_or_spec()}])
-    elif node.get("type") == "array" and node.get("items", {}).get("$ref") == "#/$defs/TableMap":
-        _alternatives(node, [{"$ref": "#/$defs/TableMap"}, {"type": "array", "items": {"$ref": "#/$defs/TableMap"}}])
-    elif node.get("type") == "array" and node.get("items") == {"type": "string"}:
-        _alternatives(node, [_LITERAL, {"type": "array", "items": _LITERAL}])
+def _allow_nulls(part: dict[str, Any]) -> None:
+    """Null takes away what a file that is extended says; what a key of a value map stands for may be nothing."""
+    properties = part.get("properties", {})
+    for name, held in properties.items():
+        held.pop("title", None)
+        if held.get("default", 0) is None:
+            del held["default"]
+        if isinstance(held.get("additionalProperties"), dict):
+            held["additionalProperties"] = _or_null(held["additionalProperties"])
+        if name not in part.get("required", ()):
+            told = {key: held.pop(key) for key in ("description", "default") if key in held}
+            properties[name] = told | _or_null(held)
 
 
-_LITERAL: dict[str, Any] = {"type": ["string", "number"]}
-
-
-def _code_or_spec() -> dict[str, Any]:
-    return {"anyOf": [_LITERAL, {"$ref": "#/$defs/CodeSpec"}]}
-
-
-def _alternatives(node: dict[str, Any], forms: list[dict[str, Any]]) -> None:
-    kept = {key: node[key] for key in ("description", "title", "default") if key in node}
-    node.clear()
-    node.update(kept | {"anyOf": forms})
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    alternatives = schema.get("anyOf", [schema])
+    if _NULL in alternatives:
+        return schema
+    kept = {key: value for key, value in schema.items() if key != "anyOf"} if "anyOf" in schema else {}
+    return kept | {"anyOf": [*alternatives, _NULL]}
 
 
 def document() -> "Group":
-    """All keys with their defaults and meanings, part by part."""
+    """All keys with their kinds, defaults and meanings, part by part."""
     from rich.console import Group
 
-    extends = ("extends", "", "another site's file: mappings merge, lists and values replace, null takes a key away")
-    own = [_row(name, field) for name, field in SiteConfig.model_fields.items() if name not in Study.model_fields]
-    own = [row for row in own if row[0] not in Mapping.model_fields]
+    mine = {name: field for name, field in SiteConfig.model_fields.items() if name not in _others()}
     parts = [
-        _table("A site", [*own, extends]),
-        _table("The study, the same at every site of a run", [_row(n, f) for n, f in Study.model_fields.items()]),
-        _table("An extract that is no MIMIC-IV folder", [_row(n, f) for n, f in Mapping.model_fields.items()]),
-        *(_table(where, [_row(n, f) for n, f in model.model_fields.items()]) for where, model in PARTS),
+        _table("A site", [*_rows(mine), ("extends", "text", "", EXTENDS)]),
+        _table("The study, the same at every site of a run", _rows(Study.model_fields)),
+        _table("An extract that is no MIMIC-IV folder", _rows(Mapping.model_fields)),
+        *(_table(where, _rows(model.model_fields)) for where, model in PARTS),
         _columns_table(),
     ]
     return Group(*parts)
@@ -122,37 +124,76 @@ def concept_table() -> "Table":
     return table
 
 
-def _row(name: str, field: FieldInfo) -> tuple[str, str, str]:
-    default = "needed" if field.is_required() else _default(field.default)
-    return field.alias or name, default, field.description or ""
+def _others() -> set[str]:
+    return {*Study.model_fields, *Mapping.model_fields}
+
+
+def _rows(fields: "dict[str, FieldInfo]") -> list[Row]:
+    return [
+        (
+            field.alias or name,
+            _kind(field.annotation),
+            "needed" if field.is_required() else _default(field.default),
+            field.description or "",
+        )
+        for name, field in fields.items()
+    ]
+
+
+def _kind(annotation: Any) -> str:
+    """What may be written for a key, in a few words."""
+    kinds = [part for part in _alternatives(annotation) if part is not type(None)]
+    if set(kinds) == _SCALAR:
+        return "any value"
+    return " or ".join(dict.fromkeys(map(_word, kinds)))
+
+
+def _word(kind: Any) -> str:
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, inner)) if "" in inner else " or ".join(map(str, inner))
+    if get_origin(kind) is list:
+        word = _kind(inner[0])
+        return f"{word}, or a list" if word == "text" else word if inner[0] is CodeSpec else f"a list of: {word}"
+    if get_origin(kind) is dict and inner[1] is not Any:
+        return f"NAME: {_kind(inner[1])}"
+    return _WORDS.get(kind, "keys, see below")
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _alternatives(part)
+    else:
+        yield annotation
 
 
 def _default(value: Any) -> str:
-    if value is None or isinstance(value, BaseModel):
-        return ""
-    return str(value) if value not in ("", [], {}) else ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value in (None, "", [], {}) or isinstance(value, BaseModel) else str(value)
 
 
-def _table(title: str, rows: list[tuple[str, str, str]]) -> "Table":
+def _table(title: str, rows: Iterable[Row]) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("key", "default", "meaning", title=escape(title), title_justify="left", expand=True)
+    table = Table("key", "kind", "default", "meaning", title=escape(title), title_justify="left", expand=True)
     for row in rows:
         table.add_row(*map(escape, row))
     return table
 
 
 def _columns_table() -> "Table":
-    rows = []
-    for table in TABLES:
-        if table.name in REQUIRED:
-            needed = REQUIRED[table.name]
-            others = [name for name in table.columns if name not in needed]
-            rows.append((table.name, ", ".join(needed), ", ".join(others)))
     from rich.table import Table
 
     told = Table("table", "needs", "may have", title="Columns of tables.NAME", title_justify="left", expand=True)
-    for row in rows:
-        told.add_row(*row)
+    for table in TABLES:
+        if table.name in REQUIRED:
+            needed = [name.replace("|", " or ") for name in REQUIRED[table.name]]
+            held = {one for name in REQUIRED[table.name] for one in name.split("|")}
+            told.add_row(table.name, ", ".join(needed), ", ".join(name for name in table.columns if name not in held))
     return told

@@ -169,7 +169,9 @@ class _Stage:
         form = csv_format(self.mapping, self._relation)
         groups = group_files(files, form, self.folder / "staged" / "utf-8" / self.name)
         held = tuple(dict.fromkeys(c for group in groups for c in group.columns))
-        columns = tuple(c for c in (*held, FILE_NAME, ROW_NUMBER) if self._is_wanted(c, virtual=c not in held)) or held[:1]
+        columns = (
+            tuple(c for c in (*held, FILE_NAME, ROW_NUMBER) if self._is_wanted(c, virtual=c not in held)) or held[:1]
+        )
         parts = [self._copy(connection, group, columns, number) for number, group in enumerate(groups)]
         rows, unreadable = sum(p[0] for p in parts), sum(p[1] for p in parts)
         if unreadable > rows:

@@ -1,14 +1,13 @@
 """Rows become patients, admissions, stays, diagnoses, prescriptions, cultures and notes.
 
-Each mapping is judged in one pass: a row is mapped, or rejected under the first rule that it breaks, or ignored. What is
-rejected is kept with its rule (rejects/mapping-*.parquet).
+Each mapping is judged in one pass: a row is mapped, or rejected under the first rule that it breaks, or ignored. What
+is rejected is kept with its rule (rejects/mapping-*.parquet).
 """
 
 from typing import TYPE_CHECKING
 
 import duckdb
 
-from client.mapping.account import Line
 from client.mapping.columns import Reader, Value
 from client.mapping.expressions import literal, quote_name
 from client.mapping.owners import KEYS, OWNED_COLUMNS, Owner, owner_of, owner_rules, stay_by_time
@@ -58,7 +57,7 @@ class _TableMapper:
         self._judge()
         columns = ", ".join(map(quote_name, self.run.columns_of(self.table)))
         self.connection.execute(
-            f"INSERT INTO {self.table.name} ({columns}) SELECT {columns} FROM judged WHERE \"#rule\" IS NULL"
+            f'INSERT INTO {self.table.name} ({columns}) SELECT {columns} FROM judged WHERE "#rule" IS NULL'
         )
         self.run.account_judged(self.where, self.frame, self.use.filter)
 
@@ -77,14 +76,14 @@ class _TableMapper:
         keyed = f', {self.owner.key} AS "#key"' if self.owner else ""
         rows = f"(SELECT *{keyed} FROM {self.frame.view} AS r WHERE {self._condition}) AS r"
         if self.owner:
-            rows = f'(SELECT r.*, {OWNED_COLUMNS} FROM {rows} {self.owner.join}) AS r'
+            rows = f"(SELECT r.*, {OWNED_COLUMNS} FROM {rows} {self.owner.join}) AS r"
             self.reader.bases = {"intime": 'r."#intime"', "admittime": 'r."#admittime"'}
             rows = self._with_stay_by_time(rows)
         values = {name: self._value(name) for name in self.run.columns_of(self.table)}
         chosen = ", ".join(f"{value.sql} AS {quote_name(name)}" for name, value in values.items())
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE judged AS SELECT {chosen}, {self._rules(values)} AS \"#rule\","
-            f" CASE WHEN \"#rule\" IS NOT NULL THEN {self.run.row_text(self.frame)} END AS \"#row\" FROM {rows}"
+            f'CREATE OR REPLACE TEMP TABLE judged AS SELECT {chosen}, {self._rules(values)} AS "#rule",'
+            f' CASE WHEN "#rule" IS NOT NULL THEN {self.run.row_text(self.frame)} END AS "#row" FROM {rows}'
         )
 
     def _with_stay_by_time(self, rows: str) -> str:

@@ -1,7 +1,7 @@
 """What a local code can be mapped to: every measured concept, and where its MIMIC-IV-style row goes.
 
 Why apart from ``shared_model.concepts``: the concepts are the contract of a federation; how a site finds them in its
-own extract (LOINC, molar mass, the names that people write) is help for the mapping and may grow without a new contract.
+own extract (LOINC, the names that people write) is help for the mapping and may grow without a new contract.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,10 @@ def _charted(name: str, *, unit: str = "", word: bool = False) -> Target:
 
 _PER_WEIGHT = "mcg/kg/min"
 _OTHERS: tuple[Target, ...] = (
-    *(_infusion(name, _PER_WEIGHT) for name in ("norepinephrine", "epinephrine", "phenylephrine", "dopamine", "dobutamine")),
+    *(
+        _infusion(name, _PER_WEIGHT)
+        for name in ("norepinephrine", "epinephrine", "phenylephrine", "dopamine", "dobutamine")
+    ),
     _infusion("vasopressin", "units/hour"),
     Target(name="urine", table="outputevents", items=sepsis_rules.OUTPUT_ITEMS["urine"], unit="mL"),
     Target(name="irrigant_in", table="outputevents", items=sepsis_rules.OUTPUT_ITEMS["irrigant_in"], unit="mL"),

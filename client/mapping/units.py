@@ -18,7 +18,8 @@ Own = Mapping[str, Mapping[str, float]]
 Conversion = tuple[float, float]
 LONGEST = 40
 _NONE: Own = {}
-# g/mol of what is measured: bun is the nitrogen of urea (two atoms a molecule), hemoglobin the monomer, lactate the acid.
+# g/mol of what is measured: bun is the nitrogen of urea (two atoms a molecule), hemoglobin the monomer, lactate the
+# acid.
 MOLAR_MASS: dict[str, float] = {
     "creatinine": 113.12,
     "glucose": 180.156,
@@ -129,8 +130,12 @@ _SPELLINGS = {
 }
 # Of counts of cells only: G is giga there, and # and 'cells' say what is counted.
 _COUNT_SPELLINGS = {
-    **dict.fromkeys(("k/ul", "k/mm3", "k/cmm", "thou/ul", "th/ul", "tsd/ul", "tsd./ul", "10^3/ul", "10*3/ul", "10e3/ul"), "1e9/L"),
-    **dict.fromkeys(("x10^3/ul", "x10e3/ul", "x10*3/ul", "1000/ul", "x1000/ul", "/nl", "10^3/mm3", "x1000", "x10^3/mcl"), "1e9/L"),
+    **dict.fromkeys(
+        ("k/ul", "k/mm3", "k/cmm", "thou/ul", "th/ul", "tsd/ul", "tsd./ul", "10^3/ul", "10*3/ul", "10e3/ul"), "1e9/L"
+    ),
+    **dict.fromkeys(
+        ("x10^3/ul", "x10e3/ul", "x10*3/ul", "1000/ul", "x1000/ul", "/nl", "10^3/mm3", "x1000", "x10^3/mcl"), "1e9/L"
+    ),
     **dict.fromkeys(("10^9/l", "10*9/l", "10e9/l", "x10^9/l", "x10e9/l", "x10*9/l", "g/l", "gpt/l", "giga/l"), "1e9/L"),
     **dict.fromkeys(("/ul", "#/ul", "cells/ul", "/mm3", "/cmm", "{cells}/ul", "1/ul"), "1e6/L"),
     **dict.fromkeys(("/l", "1/l"), "1/L"),

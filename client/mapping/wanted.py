@@ -13,7 +13,7 @@ Wanted = dict[str, set[str] | None]
 def wanted_columns(mapping: Mapping) -> Wanted:
     """The columns that something reads of each relation, lower-case; None: all of them."""
     wanted: Wanted = {}
-    uses = [*mapping.events, *(use for maps in mapping.tables.values() for use in maps)]
+    uses: list[TableMap | EventMap] = [*mapping.events, *(use for maps in mapping.tables.values() for use in maps)]
     for use in uses:
         _want(wanted, use.relation, _used(use))
     for name in reversed(order_of(mapping)):

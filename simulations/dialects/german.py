@@ -16,6 +16,7 @@ from client.mapping.expressions import literal
 from client.mapping.targets import TARGETS
 from client.mapping.units import conversion
 from client.source import quoted
+from shared_model.errors import ConfigError
 from simulations.dialects import german_words as words
 from simulations.dialects.source import mimic_views
 
@@ -33,15 +34,19 @@ def write_german(mimic: Path, out: Path) -> None:
         for name, query in _TABLES.items():
             _write(connection, query(), out / name)
         for part in range(VITAL_FILES):
-            _write(connection, f"{_vitals()} WHERE e.stay_id % {VITAL_FILES} = {part}", out / f"vitalwerte_{part + 1}.csv.gz")
+            _write(
+                connection,
+                f"{_vitals()} WHERE e.stay_id % {VITAL_FILES} = {part}",
+                out / f"vitalwerte_{part + 1}.csv.gz",
+            )
         _write_catalogue(connection, out / "katalog.csv")
     _recode(out / "faelle.csv", "cp1252")
 
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
     connection.execute(
-        f"COPY (SELECT * FROM ({query}) ORDER BY ALL) TO {quoted(file)} (FORMAT csv, HEADER, DELIMITER ';', NULLSTR '-',"
-        f" COMPRESSION {'gzip' if file.suffix == '.gz' else 'none'})"
+        f"COPY (SELECT * FROM ({query}) ORDER BY ALL) TO {quoted(file)} (FORMAT csv, HEADER, DELIMITER ';',"
+        f" NULLSTR '-', COMPRESSION {'gzip' if file.suffix == '.gz' else 'none'})"
     )
 
 
@@ -87,8 +92,10 @@ def _number(sql: str) -> str:
 def _with_points(sql: str) -> str:
     """Thousands points as well: 1.234,5."""
     whole, rest = f"CAST(trunc(abs({sql})) AS BIGINT)", f"split_part(CAST({sql} AS VARCHAR), '.', 2)"
-    grouped = f"CASE WHEN {whole} >= 1000 THEN {whole} // 1000 || '.' || lpad(CAST({whole} % 1000 AS VARCHAR), 3, '0') ELSE {whole} || '' END"
-    return f"CASE WHEN {sql} < 0 THEN '-' ELSE '' END || {grouped} || CASE WHEN {rest} = '' THEN '' ELSE ',' || {rest} END"
+    last = f"lpad(CAST({whole} % 1000 AS VARCHAR), 3, '0')"
+    grouped = f"CASE WHEN {whole} >= 1000 THEN {whole} // 1000 || '.' || {last} ELSE {whole} || '' END"
+    decimals = f"CASE WHEN {rest} = '' THEN '' ELSE ',' || {rest} END"
+    return f"CASE WHEN {sql} < 0 THEN '-' ELSE '' END || {grouped} || {decimals}"
 
 
 def _cases(column: str, held: Mapping[int, str]) -> str:
@@ -100,7 +107,8 @@ def _in_unit(item: int, unit: str | None, value: str) -> str:
     first, shift = _TO_CANONICAL.get(item, (1.0, 0.0))
     concept = _SAME.get(item) or _CONCEPTS[item]
     found = conversion(concept, "fraction" if unit == "Fraktion" else unit or "")
-    assert found is not None, f"{concept} is not measured in {unit}"
+    if found is None:
+        raise ConfigError(f"{concept} is not measured in {unit}")
     return f"(({value} * {first!r} + {shift!r}) - {found[1]!r}) / {found[0]!r}"
 
 
@@ -114,8 +122,8 @@ def _vitals() -> str:
     code = _cases("itemid", {i: literal(code) for i, (code, _, _) in words.CHART.items()})
     unit = _cases("itemid", {i: literal(unit) for i, (_, _, unit) in words.CHART.items() if unit})
     return f"""SELECT {_stay("e.stay_id")} AS "Aufenthalt", {_zoned("charttime")} AS "Zeit",
-        {_zoned("storetime")} AS "Dokumentiert", {code} AS "Code", '  ' || ({value}) || ' ' AS "Wert", {unit} AS "Einheit",
-        'PDMS' AS "Quelle" FROM chartevents AS e"""
+        {_zoned("storetime")} AS "Dokumentiert", {code} AS "Code", '  ' || ({value}) || ' ' AS "Wert",
+        {unit} AS "Einheit", 'PDMS' AS "Quelle" FROM chartevents AS e"""
 
 
 def _labs() -> str:
@@ -163,11 +171,14 @@ def _infusions() -> str:
 
 
 def _outputs() -> str:
-    amount = _cases("itemid", {i: "value" if unit == "ml" else "value / 1000" for i, (_, unit) in words.OUTPUTS.items()})
+    amount = _cases(
+        "itemid", {i: "value" if unit == "ml" else "value / 1000" for i, (_, unit) in words.OUTPUTS.items()}
+    )
     return f"""SELECT {_stay()} AS "Aufenthalt", {_local("charttime")} AS "Zeit", {_local("storetime")} AS "Doku",
         {_cases("itemid", {i: literal(code) for i, (code, _) in words.OUTPUTS.items()})} AS "Code",
         {_with_points(f"({amount})")} AS "Menge",
-        {_cases("itemid", {i: literal(unit) for i, (_, unit) in words.OUTPUTS.items()})} AS "Einheit" FROM outputevents"""
+        {_cases("itemid", {i: literal(unit) for i, (_, unit) in words.OUTPUTS.items()})} AS "Einheit"
+        FROM outputevents"""
 
 
 def _admissions() -> str:
@@ -181,33 +192,47 @@ def _admissions() -> str:
 
 def _notes() -> str:
     parts = [
-        f"""SELECT note_id AS "Befundnr", {_patient()} AS "Patientennr", {_case()} AS "Fallnr", {_local("charttime")} AS "Zeit",
-        {_local("storetime")} AS "Freigabe", {literal(kind)} AS "Art", text AS "Text" FROM {table}"""
+        f"""SELECT note_id AS "Befundnr", {_patient()} AS "Patientennr", {_case()} AS "Fallnr",
+        {_local("charttime")} AS "Zeit", {_local("storetime")} AS "Freigabe", {literal(kind)} AS "Art",
+        text AS "Text" FROM {table}"""
         for table, kind in (("radiology", "Radiologie"), ("discharge", "Arztbrief"))
     ]
     return " UNION ALL ".join(parts)
 
 
 _TABLES: dict[str, Callable[[], str]] = {
-    "patienten.csv": lambda: f"""SELECT {_patient()} AS "Patientennr",
+    "patienten.csv": lambda: (
+        f"""SELECT {_patient()} AS "Patientennr",
         CASE gender WHEN 'M' THEN 'm' WHEN 'F' THEN 'w' END AS "Geschlecht",
-        CAST(anchor_year - anchor_age AS INTEGER) AS "Geburtsjahr", 'Musterstadt' AS "Ort" FROM patients""",
+        CAST(anchor_year - anchor_age AS INTEGER) AS "Geburtsjahr", 'Musterstadt' AS "Ort" FROM patients"""
+    ),
     "faelle.csv": _admissions,
-    "intensivaufenthalte.csv": lambda: f"""SELECT {_stay()} AS "Aufenthalt", {_case()} AS "Fallnr",
-        {_patient()} AS "Patientennr", first_careunit AS "Station", intime AS "Beginn", outtime AS "Ende" FROM icustays""",
-    "diagnosen.csv": lambda: f"""SELECT {_patient()} AS "Patientennr", {_case()} AS "Fallnr", icd_code AS "Kode",
-        'ICD-' || icd_version AS "System" FROM diagnoses_icd""",
-    "fachabteilungen.csv": lambda: f"""SELECT {_patient()} AS "Patientennr", {_case()} AS "Fallnr",
-        {_local("transfertime")} AS "Zeit", curr_service AS "Abteilung" FROM services""",
+    "intensivaufenthalte.csv": lambda: (
+        f"""SELECT {_stay()} AS "Aufenthalt", {_case()} AS "Fallnr",
+        {_patient()} AS "Patientennr", first_careunit AS "Station", intime AS "Beginn", outtime AS "Ende"
+        FROM icustays"""
+    ),
+    "diagnosen.csv": lambda: (
+        f"""SELECT {_patient()} AS "Patientennr", {_case()} AS "Fallnr", icd_code AS "Kode",
+        'ICD-' || icd_version AS "System" FROM diagnoses_icd"""
+    ),
+    "fachabteilungen.csv": lambda: (
+        f"""SELECT {_patient()} AS "Patientennr", {_case()} AS "Fallnr",
+        {_local("transfertime")} AS "Zeit", curr_service AS "Abteilung" FROM services"""
+    ),
     "labor.csv.gz": _labs,
     "blutgase.csv": _gases,
-    "medikation.csv": lambda: f"""SELECT {_patient()} AS "Patientennr", {_case()} AS "Fallnr", {_local("starttime")} AS "Beginn",
-        {_local("stoptime")} AS "Ende", drug_type AS "Art", drug AS "Arznei", route AS "Weg" FROM prescriptions""",
+    "medikation.csv": lambda: (
+        f"""SELECT {_patient()} AS "Patientennr", {_case()} AS "Fallnr", {_local("starttime")} AS "Beginn",
+        {_local("stoptime")} AS "Ende", drug_type AS "Art", drug AS "Arznei", route AS "Weg" FROM prescriptions"""
+    ),
     "perfusoren.csv": _infusions,
     "ausfuhr.csv": _outputs,
-    "mikrobiologie.csv": lambda: f"""SELECT {_patient()} AS "Patientennr", {_case()} AS "Fallnr",
+    "mikrobiologie.csv": lambda: (
+        f"""SELECT {_patient()} AS "Patientennr", {_case()} AS "Fallnr",
         micro_specimen_id AS "Probe", {_local("chartdate")} AS "Datum", {_local("charttime")} AS "Entnahme",
         {_local("storetime")} AS "Befund_um", spec_type_desc AS "Material", org_itemid AS "Keimnr", org_name AS "Keim"
-        FROM microbiologyevents""",
+        FROM microbiologyevents"""
+    ),
     "befunde.csv": _notes,
 }

@@ -2,8 +2,8 @@
 
 Conventions, where the model leaves them to the site: ICU stays are visit details with a care site; services are visit
 details without one. Local codes (MIMIC item ids) stand in ``*_source_value``; those laboratory tests that have a LOINC
-code here carry it through ``measurement_concept_id``. Blood samples and cultures are specimens: a value names its own by
-``measurement_event_id``. An organism is a measurement dated when it was reported. Infusion rates are drug exposures
+code here carry it through ``measurement_concept_id``. Blood samples and cultures are specimens: a value names its own
+by ``measurement_event_id``. An organism is a measurement dated when it was reported. Infusion rates are drug exposures
 (quantity = rate), prescriptions too, told apart by their type. Storing times of laboratory and bedside values have no
 place in the model, so a value counts as known when it was measured (in MIMIC-IV's demo both times are equal).
 """
@@ -50,8 +50,9 @@ def write_omop(mimic: Path, out: Path) -> None:
 def _number_concepts(connection: duckdb.DuckDBPyConnection) -> None:
     values = ", ".join(f"({item}, {literal(code)})" for item, code in LOINC.items())
     connection.execute(
-        f"""CREATE TABLE concept AS SELECT CAST({FIRST_CONCEPT} + row_number() OVER (ORDER BY vocabulary_id, concept_code)
-            AS INTEGER) AS concept_id, * FROM (
+        f"""CREATE TABLE concept AS SELECT
+            CAST({FIRST_CONCEPT} + row_number() OVER (ORDER BY vocabulary_id, concept_code) AS INTEGER) AS concept_id, *
+        FROM (
             SELECT DISTINCT 'ICD' || icd_version || 'CM' AS vocabulary_id, icd_code AS concept_code,
                 CAST(NULL AS INTEGER) AS itemid FROM diagnoses_icd
             UNION ALL SELECT 'LOINC', code, item FROM (VALUES {values}) AS t(item, code))"""
@@ -74,8 +75,6 @@ def _ids(*items: int) -> str:
     return f"({', '.join(map(str, items))})"
 
 
-
-
 def _numbered(name: str, query: str) -> str:
     return f"SELECT CAST(row_number() OVER () AS INTEGER) AS {name}, * FROM (SELECT * FROM ({query}) ORDER BY ALL)"
 
@@ -91,7 +90,8 @@ SELECT subject_id, coalesce(concept_id, 0), CAST(charttime AS DATE), charttime, 
     CAST(e.itemid AS VARCHAR), valueuom, value, specimen_id
 FROM labevents AS e LEFT JOIN concept ON concept.itemid = e.itemid
 UNION ALL
-SELECT subject_id, 0, CAST(charttime AS DATE), charttime, value, NULL, stay_id, CAST(itemid AS VARCHAR), 'mL', NULL, NULL
+SELECT subject_id, 0, CAST(charttime AS DATE), charttime, value, NULL, stay_id, CAST(itemid AS VARCHAR), 'mL', NULL,
+    NULL
 FROM outputevents
 UNION ALL
 SELECT e.subject_id, 0, CAST(e.storetime AS DATE), e.storetime, NULL, e.hadm_id, NULL,
@@ -101,7 +101,7 @@ FROM microbiologyevents AS e JOIN specimen_number AS s
     AND s.charttime IS NOT DISTINCT FROM e.charttime AND s.chartdate IS NOT DISTINCT FROM e.chartdate
 WHERE e.org_itemid IS NOT NULL OR e.org_name IS NOT NULL"""
 # Blood samples keep their numbers; cultures are numbered after them.
-_CULTURES = f"""
+_CULTURES = """
 SELECT *, CAST(1900000000 + row_number() OVER (ORDER BY subject_id, micro_specimen_id, chartdate, charttime) AS INTEGER)
     AS specimen_id
 FROM (SELECT subject_id, micro_specimen_id, chartdate, charttime, max(spec_type_desc) AS kind
@@ -111,8 +111,9 @@ _QUERIES: dict[str, str] = {
         AS gender_concept_id, CAST(anchor_year - anchor_age AS INTEGER) AS year_of_birth, 0 AS race_concept_id,
         0 AS ethnicity_concept_id, CAST(subject_id AS VARCHAR) AS person_source_value,
         gender AS gender_source_value FROM patients""",
-    "visit_occurrence": f"""SELECT hadm_id AS visit_occurrence_id, subject_id AS person_id, {INPATIENT} AS visit_concept_id,
-        {_dated("visit_start", "admittime")}, {_dated("visit_end", "dischtime")}, 32817 AS visit_type_concept_id,
+    "visit_occurrence": f"""SELECT hadm_id AS visit_occurrence_id, subject_id AS person_id,
+        {INPATIENT} AS visit_concept_id, {_dated("visit_start", "admittime")}, {_dated("visit_end", "dischtime")},
+        32817 AS visit_type_concept_id,
         admission_type AS visit_source_value,
         CASE hospital_expire_flag WHEN 1 THEN 'DIED' WHEN 0 THEN 'ALIVE' END AS discharged_to_source_value
         FROM admissions""",
@@ -126,34 +127,47 @@ _QUERIES: dict[str, str] = {
         FROM icustays AS s JOIN (SELECT first_careunit, CAST(row_number() OVER (ORDER BY first_careunit) AS INTEGER)
             AS care_site_id FROM (SELECT DISTINCT first_careunit FROM icustays)) USING (first_careunit)
         UNION ALL
-        SELECT CAST(1800000000 + row_number() OVER (ORDER BY hadm_id, transfertime, curr_service) AS INTEGER), subject_id, 0,
-            CAST(transfertime AS DATE), transfertime, NULL, NULL, 32817, NULL, curr_service, hadm_id FROM services""",
+        SELECT CAST(1800000000 + row_number() OVER (ORDER BY hadm_id, transfertime, curr_service) AS INTEGER),
+            subject_id, 0, CAST(transfertime AS DATE), transfertime, NULL, NULL, 32817, NULL, curr_service, hadm_id
+        FROM services""",
     "death": f"""SELECT subject_id AS person_id, {_dated("death", "max(deathtime)")}, 32817 AS death_type_concept_id
         FROM admissions WHERE deathtime IS NOT NULL GROUP BY subject_id""",
-    "condition_occurrence": _numbered("condition_occurrence_id", f"""SELECT code.subject_id AS person_id, 0 AS condition_concept_id, {_dated("condition_start", "admittime")},
+    "condition_occurrence": _numbered(
+        "condition_occurrence_id",
+        f"""SELECT code.subject_id AS person_id, 0 AS condition_concept_id, {_dated("condition_start", "admittime")},
         32817 AS condition_type_concept_id, code.hadm_id AS visit_occurrence_id, icd_code AS condition_source_value,
         concept_id AS condition_source_concept_id
         FROM diagnoses_icd AS code LEFT JOIN admissions USING (hadm_id)
-        JOIN concept ON concept_code = icd_code AND vocabulary_id = 'ICD' || icd_version || 'CM'"""),
-    "drug_exposure": _numbered("drug_exposure_id", f"""SELECT subject_id AS person_id, 0 AS drug_concept_id, {_dated("drug_exposure_start", "starttime")},
+        JOIN concept ON concept_code = icd_code AND vocabulary_id = 'ICD' || icd_version || 'CM'""",
+    ),
+    "drug_exposure": _numbered(
+        "drug_exposure_id",
+        f"""SELECT subject_id AS person_id, 0 AS drug_concept_id, {_dated("drug_exposure_start", "starttime")},
         {_dated("drug_exposure_end", "stoptime")}, {PRESCRIBED} AS drug_type_concept_id, NULL AS quantity,
         drug_type AS sig, hadm_id AS visit_occurrence_id, NULL AS visit_detail_id, drug AS drug_source_value,
         route AS route_source_value, NULL AS dose_unit_source_value FROM prescriptions
         UNION ALL
-        SELECT subject_id, 0, CAST(starttime AS DATE), starttime, CAST(endtime AS DATE), endtime, {GIVEN}, rate, NULL, NULL,
-        stay_id, CAST(itemid AS VARCHAR), 'IV', rateuom FROM inputevents
-        WHERE itemid IN {_ids(*concepts.NOREPINEPHRINE_EQUIVALENT, *sepsis_rules.INPUT_ITEMS["dobutamine"])}"""),
+        SELECT subject_id, 0, CAST(starttime AS DATE), starttime, CAST(endtime AS DATE), endtime, {GIVEN}, rate, NULL,
+        NULL, stay_id, CAST(itemid AS VARCHAR), 'IV', rateuom FROM inputevents
+        WHERE itemid IN {_ids(*concepts.NOREPINEPHRINE_EQUIVALENT, *sepsis_rules.INPUT_ITEMS["dobutamine"])}""",
+    ),
     "measurement": _numbered("measurement_id", f"WITH specimen_number AS ({_CULTURES}) {_MEASURED}"),
-    "observation": _numbered("observation_id", f"""SELECT subject_id AS person_id, 0 AS observation_concept_id, {_dated("observation", "charttime")},
+    "observation": _numbered(
+        "observation_id",
+        f"""SELECT subject_id AS person_id, 0 AS observation_concept_id, {_dated("observation", "charttime")},
         value AS value_as_string, stay_id AS visit_detail_id, CAST(itemid AS VARCHAR) AS observation_source_value
-        FROM chartevents WHERE itemid IN {_ids(*_WORDS)}"""),
+        FROM chartevents WHERE itemid IN {_ids(*_WORDS)}""",
+    ),
     "specimen": f"""SELECT specimen_id, subject_id AS person_id, 0 AS specimen_concept_id,
         CAST(coalesce(chartdate, charttime) AS DATE) AS specimen_date, charttime AS specimen_datetime,
         micro_specimen_id AS specimen_source_id, kind AS specimen_source_value FROM ({_CULTURES})""",
-    "note": _numbered("note_id", f"""SELECT subject_id AS person_id, {_dated("note", "charttime")}, 'radiology' AS note_title, text AS note_text,
+    "note": _numbered(
+        "note_id",
+        f"""SELECT subject_id AS person_id, {_dated("note", "charttime")}, 'radiology' AS note_title, text AS note_text,
         hadm_id AS visit_occurrence_id, note_id AS note_source_value FROM radiology
         UNION ALL
-        SELECT subject_id, CAST(charttime AS DATE), charttime, 'discharge', text, hadm_id, note_id FROM discharge"""),
+        SELECT subject_id, CAST(charttime AS DATE), charttime, 'discharge', text, hadm_id, note_id FROM discharge""",
+    ),
     "concept": """SELECT concept_id, concept_code AS concept_name, vocabulary_id, concept_code,
         CASE vocabulary_id WHEN 'LOINC' THEN 'Measurement' ELSE 'Condition' END AS domain_id FROM concept""",
 }

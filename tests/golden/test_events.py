@@ -8,8 +8,8 @@ import pytest
 from mimic_tables import Row, antibiotic, at, chart, culture, hospital, infusion, lab, output, patient
 
 from client.cohort import select_cohort
-from client.known import cut_to_known
 from client.events import map_events
+from client.known import cut_to_known
 from client.windows import build_features
 from shared_model.study import EARLY, Study
 

@@ -9,8 +9,8 @@ import pytest
 from mimic_tables import HEART_RATE, antibiotic, at, chart, culture, heart_rates, hospital, lab, patient
 
 from client.cohort import derive_sepsis3, select_cohort
-from client.known import cut_to_known
 from client.events import map_events
+from client.known import cut_to_known
 from client.windows import build_features
 from shared_model.study import EARLY
 

@@ -59,10 +59,15 @@ def _as_user(command: list[object]) -> None:
 def load_omop(url: str, folder: Path) -> None:
     """Make the tables of OMOP CDM 5.4 in the schema ``cdm`` and copy the files of ``folder`` into them."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}; SET search_path = {SCHEMA}")
+        connection.execute(
+            f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}; SET search_path = {SCHEMA}"
+        )
         connection.execute(DDL)
         for name in TABLES:
             file = folder / f"{name}.csv"
-            with file.open("rb") as source, connection.cursor().copy(f"COPY {name} FROM STDIN (FORMAT csv, HEADER)") as copy:
+            with (
+                file.open("rb") as source,
+                connection.cursor().copy(f"COPY {name} FROM STDIN (FORMAT csv, HEADER)") as copy,
+            ):
                 while part := source.read(1 << 20):
                     copy.write(part)

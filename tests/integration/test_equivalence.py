@@ -1,4 +1,4 @@
-"""The same patients as MIMIC-IV files, as a German export and as OMOP in PostgreSQL: the same cohort, the same features.
+"""The same patients as MIMIC-IV files, as a German export and as OMOP in PostgreSQL: one cohort, the same features.
 
 Tolerance: 1e-6 of the value. Numbers make the round trip through another unit, so their last bits differ; a mean of a
 window can differ in the fourth decimal, to which it is rounded, so values also pass within 1.5e-4.

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from client.cohort import select_cohort
-from client.known import cut_to_known
 from client.events import map_events
+from client.known import cut_to_known
 from client.windows import build_features
 from shared_model.batch import carry_forward, interpolate
 from shared_model.contract import contract_digest

@@ -1,0 +1,256 @@
+"""A commented starting YAML from the files of an extract: what is there, what it looks like, what is left to fill in.
+
+Guesses come from the names of files and columns and, for long tables, from the codes of the first rows. Each is a
+proposal for a person: what nothing suggests is written as ``FILL_IN``, and `consilium-site check` names it with the
+columns that there are.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files as resources
+from pathlib import Path
+
+from client.mapping.config import CsvFormat
+from client.mapping.files import header, is_table
+from client.mapping.mistakes import nearest
+from client.mapping.names import REQUIRED
+from client.mapping.suggest import suggest
+from client.source import parquet_columns, quoted
+from shared_model.errors import ConfigError, DataError
+
+BLANK = "FILL_IN"
+_ROWS_LOOKED_AT, _MOST_CODES = 20_000, 60
+_DELIMITERS = ",;\t|"
+# What columns are often called: role, regular expression. The first that matches a role is taken.
+_ROLES = (
+    ("stay", r"(icu|unit)?_?stay_?(id|nr)?|patientunitstayid|icustay_id|aufenthalt(snr)?|visit_detail_id"),
+    (
+        "admission",
+        r"hadm_?id|admission_?(id|nr)|encounter(_?id)?|visit(_occurrence)?(_?id)?|case_?(id|nr)|fall(nr|_?id)?",
+    ),
+    ("patient", r"(subject|patient|person|pat)_?(id|nr|no|number)?|recordid|uniquepid|mrn"),
+    ("stored", r"store_?time|.*entered.*|.*(verified|released|resulted).*|befund_?um"),
+    (
+        "time",
+        r".*(chart|observation|measure|result|sample|collect).*(time|date|offset)|.*time(stamp)?|.*offset|zeit(punkt)?|date(time)?",
+    ),
+    ("unit", r".*(unit|uom|einheit).*"),
+    ("code", r"(item|test|lab|variable|parameter|code|loinc).*|.*(code|name|label|item|parameter|analyt)"),
+    ("value", r".*(value|result|wert|numeric).*"),
+)
+_FIELDS = {
+    "anchor_age": r"age|alter|age_years",
+    "anchor_year": r"(birth|geburts).*|year_of_birth|anchor_year",
+    "gender": r"gender|sex|geschlecht",
+    "intime": r"(icu|unit)?_?(in|admit|entry|start).*|beginn",
+    "outtime": r"(icu|unit)?_?(out|discharge|exit|end).*|ende",
+    "admittime": r"(hosp.*)?admi.*|aufnahme.*",
+    "hospital_expire_flag": r".*(expire|mortal|death|died|outcome|verstorben).*",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A table file, with the delimiter that its header suggests (None: Parquet)."""
+
+    file: str
+    columns: tuple[str, ...]
+    delimiter: str | None
+
+    @property
+    def name(self) -> str:
+        """A relation's name for it."""
+        base = re.sub(r"[^0-9A-Za-z]+", "_", self.file.rpartition("/")[2].split(".")[0]).strip("_").lower()
+        return base if re.match(r"[a-z_]", base) else f"table_{base}"
+
+
+def write_start(folder: Path, like: str, out: Path) -> None:
+    """Write a starting YAML to the new file ``out``. Raises ConfigError or DataError."""
+    if out.exists():
+        raise ConfigError(f"--out {out}: exists; name a new file")
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
+    shipped = _shipped()
+    if like != "csv" and like not in shipped:
+        raise ConfigError(f"--like {like}: unknown{nearest(like, ['csv', *sorted(shipped)])}")
+    text = _from_files(folder) if like == "csv" else _from_shipped(shipped[like], folder, like)
+    out.write_text(text, encoding="utf-8")
+
+
+def _shipped() -> dict[str, str]:
+    """The shipped configs by name: beside the sources, or inside the installed package."""
+    beside = Path(__file__).resolve().parents[2] / "site_configs"
+    place = beside if beside.is_dir() else Path(str(resources("client").joinpath("site_configs")))
+    return {file.stem: file.read_text(encoding="utf-8") for file in sorted(place.glob("*.yaml"))}
+
+
+def _from_shipped(text: str, folder: Path, like: str) -> str:
+    """A shipped config with this folder as its extract, and what of its files is not there."""
+    placed = re.sub(r"(?m)^(\s+path:).*$", lambda found: f"{found[1]} {folder.resolve()}", text)
+    placed = re.sub(r"(?m)^store:.*$", "store: store # patient data: keep it where the extract may be", placed)
+    wanted = sorted(set(re.findall(r"[\w*-]+\.(?:csv|tsv|psv|parquet)(?:\.gz)?", text)))
+    absent = [name for name in wanted if not list(folder.rglob(name))]
+    told = "".join(f"# absent here: {name} (mark its relation `optional: true`, or take it out)\n" for name in absent)
+    return f"# Started by `consilium-site init --like {like}`.\n{told}{placed}"
+
+
+def _from_files(folder: Path) -> str:
+    found = [_look_at(folder, file) for file in sorted(folder.rglob("*")) if is_table(file)]
+    if not found:
+        raise DataError(f"{folder}: no CSV, TSV or Parquet file in it; name the folder of the extract")
+    delimiter = next((f.delimiter for f in found if f.delimiter), ",")
+    named = _named(found)
+    return "\n".join(
+        (*_head(folder, delimiter), *_relations(named, delimiter), *_tables(named), *_events(folder, named), "")
+    )
+
+
+def _named(found: Iterable[Found]) -> dict[str, Found]:
+    named: dict[str, Found] = {}
+    for one in found:
+        name, number = one.name, 2
+        while name in named:
+            name, number = f"{one.name}_{number}", number + 1
+        named[name] = one
+    return named
+
+
+def _look_at(folder: Path, file: Path) -> Found:
+    relative = file.relative_to(folder).as_posix()
+    if file.suffix == ".parquet":
+        return Found(relative, tuple(parquet_columns(file)), None)
+    line = "".join(header(file, CsvFormat(delimiter="\x1f", quote="")))
+    delimiter = max(_DELIMITERS, key=line.count) if any(sign in line for sign in _DELIMITERS) else ","
+    return Found(relative, header(file, CsvFormat(delimiter=delimiter)), delimiter)
+
+
+def _head(folder: Path, delimiter: str) -> Iterator[str]:
+    sign = {"\t": '"\\t"'}.get(delimiter, f'"{delimiter}"')
+    yield from (
+        "# Started by `consilium-site init`: every guess is yours to check, every FILL_IN yours to fill.",
+        "# All keys: `consilium-site schema`. What codes can be mapped to: `consilium-site concepts`.",
+        f"site: {folder.resolve().name}",
+        "store: store                 # patient data: keep it where the extract may be",
+        "cohort: all_icu              # sepsis3 needs prescriptions and cultures",
+        "encoder: none                # minilm, a folder, or a Hugging Face id to read notes",
+        "# timezone: Europe/Berlin    # needed where times name a zone",
+        "sources:",
+        "  extract:",
+        f"    path: {folder.resolve()}",
+        f"    csv: {{delimiter: {sign}}}   # also: decimal, thousands, encoding, missing",
+    )
+
+
+def _relations(named: dict[str, Found], delimiter: str) -> Iterator[str]:
+    yield "relations:"
+    for name, found in named.items():
+        yield f"  # {', '.join(found.columns)}"
+        other = f", csv: {{delimiter: {found.delimiter!r}}}" if found.delimiter not in (None, delimiter) else ""
+        yield f"  {name}: {{file: {_scalar(found.file)}{other}}}"
+
+
+def _tables(named: dict[str, Found]) -> Iterator[str]:
+    yield "tables:"
+    for table in ("patients", "admissions", "icustays"):
+        name = max(named, key=lambda one: _score(table, named[one]))
+        yield f"  {table}:"
+        yield f"    from: {name}"
+        yield "    columns:"
+        for column in (*REQUIRED[table], *(("gender",) if table == "patients" else ())):
+            yield f"      {column}: {_guess(column, named[name])}"
+    yield "  # also: prescriptions, microbiologyevents, diagnoses_icd, services, radiology, discharge"
+
+
+def _score(table: str, found: Found) -> tuple[int, int]:
+    """How many of a table's columns a file has; fewer columns in all win a tie."""
+    return sum(_guess(column, found) != BLANK for column in REQUIRED[table]), -len(found.columns)
+
+
+def _guess(column: str, found: Found) -> str:
+    roles = {"subject_id": "patient", "hadm_id": "admission", "stay_id": "stay"}
+    role = _roles(found).get(roles[column]) if column in roles else None
+    if role is None and column in _FIELDS:
+        role = next((c for c in found.columns if re.fullmatch(_FIELDS[column], c, re.IGNORECASE)), None)
+    return BLANK if role is None else _scalar(role)
+
+
+def _roles(found: Found) -> dict[str, str]:
+    """Role to column; a column has one role."""
+    roles: dict[str, str] = {}
+    for role, pattern in _ROLES:
+        if role in roles:
+            continue
+        free = [c for c in found.columns if c not in roles.values() and re.fullmatch(pattern, c, re.IGNORECASE)]
+        if free:
+            roles[role] = free[0]
+    return roles
+
+
+def _events(folder: Path, named: dict[str, Found]) -> Iterator[str]:
+    yield "events:"
+    entries = [entry for name, found in named.items() if (entry := _entry(folder, name, found))]
+    yield from (line for entry in entries for line in entry)
+    if not entries:
+        yield f"  - from: {next(iter(named))}"
+        yield from (f"    {key}: {BLANK}" for key in ("stay", "time", "code", "value"))
+        yield f"    codes: {{heart_rate: {BLANK}}}"
+
+
+def _entry(folder: Path, name: str, found: Found) -> list[str]:
+    """The lines of a file of measured values: one value a row, or one column a concept."""
+    roles = _roles(found)
+    owner = next((kind for kind in ("stay", "admission", "patient") if kind in roles), None)
+    wide = {column: hit.concept for column in found.columns if (hit := suggest(column)) is not None}
+    if owner is None or not ({"code", "value"} <= roles.keys() or len(wide) > 1):
+        return []
+    lines = [f"  - from: {name}", f"    {owner}: {_scalar(roles[owner])}", *_time(roles)]
+    return [*lines, *(_wide(name, wide) if len(wide) > 1 else _long(folder, found, roles))]
+
+
+def _time(roles: dict[str, str]) -> list[str]:
+    time = _scalar(roles["time"]) if "time" in roles else BLANK
+    return [f"    time: {time} # a distance: {{column: ..., offset: minutes}}"]
+
+
+def _wide(name: str, wide: dict[str, str]) -> list[str]:
+    step = f"    # a wide table: give relations.{name} the step unpivot: {{columns: [{', '.join(wide)}]}}"
+    return [step, "    code: name", "    value: value", "    codes:", *_grouped(wide)]
+
+
+def _long(folder: Path, found: Found, roles: dict[str, str]) -> list[str]:
+    lines = [f"    {role}: {_scalar(roles[role])}" for role in ("code", "value", "unit") if role in roles]
+    hits = {code: hit.concept for code in _codes(folder, found, roles["code"]) if (hit := suggest(code)) is not None}
+    return [*lines, "    codes:", *(_grouped(hits) or [f"      heart_rate: {BLANK}"])]
+
+
+def _grouped(hits: dict[str, str]) -> list[str]:
+    by_concept: dict[str, list[str]] = {}
+    for code, concept in hits.items():
+        by_concept.setdefault(concept, []).append(_scalar(code))
+    return [f"      {concept}: [{', '.join(codes)}]" for concept, codes in by_concept.items()]
+
+
+def _codes(folder: Path, found: Found, column: str) -> list[str]:
+    """The most frequent codes of the first rows."""
+    import duckdb
+
+    file = quoted(folder / found.file)
+    rows = f"read_parquet({file})" if found.delimiter is None else (
+        f"read_csv({file}, delim = {quoted(found.delimiter)}, header = true, all_varchar = true, ignore_errors = true)"
+    )  # fmt: skip
+    name = '"' + column.replace('"', '""') + '"'
+    query = f"""SELECT CAST({name} AS VARCHAR) FROM (SELECT {name} FROM {rows} LIMIT {_ROWS_LOOKED_AT})
+        WHERE {name} IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MOST_CODES}"""
+    try:
+        with duckdb.connect() as connection:
+            return [row[0] for row in connection.execute(query).fetchall()]
+    except duckdb.Error:
+        return []  # a file that cannot be read is `check`'s to tell
+
+
+def _scalar(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text.lower() not in _WORDS else f'"{text}"'
+
+
+_WORDS = {"true", "false", "null", "yes", "no", "on", "off"}
