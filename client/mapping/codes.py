@@ -12,14 +12,7 @@ from shared_model import concepts
 from shared_model.errors import ConfigError
 
 # The words by which the pipeline knows a state of breathing support, for sites that know the state and no device.
-SUPPORT_WORDS = {
-    status: next(
-        words[0]
-        for held, concept, words in sepsis_rules.VENTILATION_WORDS
-        if (held, concept) == (status, "oxygen_device")
-    )
-    for status in concepts.VENTILATION_LEVELS
-}
+SUPPORT_WORDS = {(concept, status): words[0] for status, concept, words in reversed(sepsis_rules.VENTILATION_WORDS)}
 INTUBATED = "intubated"
 INTUBATED_WORD, INTUBATED_SCORE = "No Response-ETT", 1.0
 
@@ -112,7 +105,7 @@ def word_rows(coded: Coded, where: str) -> Iterator[tuple[int, str, float | None
     for text, value in (coded.spec.map or {}).items():
         key = text.strip().lower()
         if coded.target.word:
-            yield coded.number, key, None, None if value is None else SUPPORT_WORDS.get(str(value), str(value))
+            yield coded.number, key, None, None if value is None else _word(coded.target.name, str(value), where)
         elif value == INTUBATED and coded.target.name == "gcs_verbal":
             yield coded.number, key, INTUBATED_SCORE, INTUBATED_WORD
         elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
@@ -120,6 +113,14 @@ def word_rows(coded: Coded, where: str) -> Iterator[tuple[int, str, float | None
         else:
             name = coded.target.name
             raise ConfigError(f"{where}.codes.{name}.map: {value!r} is no number, and {name} is measured in numbers")
+
+
+def _word(concept: str, value: str, where: str) -> str:
+    """The word itself, or the one that stands for a state of breathing support."""
+    known = concept in {name for name, _ in SUPPORT_WORDS}
+    if known and value in concepts.VENTILATION_LEVELS and (concept, value) not in SUPPORT_WORDS:
+        raise ConfigError(f"{where}.codes.{concept}.map: {concept} does not tell {value!r}; map it to oxygen_device")
+    return SUPPORT_WORDS.get((concept, value), value)
 
 
 def _is_pattern(code: str) -> bool:

@@ -84,7 +84,7 @@ def check_columns(wanted: set[str], held: list[str], where: str) -> None:
     lower = {name.lower() for name in held}
     for name in sorted(wanted):
         if name.lower() not in lower:
-            close = get_close_matches(name.lower(), lower, n=1)
+            close = get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
             hint = f"; is it {close[0]!r}?" if close else "."
             raise MissingColumnError(f"{where}: no column {name!r}{hint} It has: {', '.join(held)}")
 

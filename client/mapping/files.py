@@ -65,7 +65,7 @@ def group_files(files: list[Path], form: CsvFormat, stage: Path) -> list[Group]:
         if file.suffix == ".parquet":
             groups.setdefault(("parquet", *parquet_columns(file)), []).append(file)
         else:
-            held = _as_utf8(file, form.encoding, stage / str(number) / file.name.removesuffix(".gz"))
+            held = as_utf8(file, form.encoding, stage / str(number) / file.name.removesuffix(".gz"))
             groups.setdefault(("csv", *header(held, form)), []).append(held)
     return [
         Group(tuple(paths), tuple(columns), form if kind == "csv" else None)
@@ -75,8 +75,11 @@ def group_files(files: list[Path], form: CsvFormat, stage: Path) -> list[Group]:
 
 def header(file: Path, form: CsvFormat) -> tuple[str, ...]:
     """The names of a text file's columns. Raises UnreadableTableError, also for a name that stands there twice."""
-    if form.columns is not None:
-        return tuple(form.columns)
+    return tuple(form.columns) if form.columns is not None else _checked_names(file, header_fields(file, form), form)
+
+
+def header_fields(file: Path, form: CsvFormat) -> list[str]:
+    """What stands in the header line, whatever it is. Raises UnreadableTableError."""
     opener = gzip.open if file.suffix == ".gz" else open
     try:
         with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
@@ -84,12 +87,11 @@ def header(file: Path, form: CsvFormat) -> tuple[str, ...]:
                 next(text, "")
             quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if form.quote else csv.QUOTE_NONE
             rows = csv.reader(text, delimiter=form.delimiter, quotechar=form.quote or None, quoting=quoting)
-            names = [name.strip() for name in next(rows, [])]
+            return [name.strip() for name in next(rows, [])]
     except UnicodeDecodeError as error:
         raise UnreadableTableError(f"{file}: its header is not UTF-8; name its encoding under csv.encoding") from error
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise UnreadableTableError(f"{file}: its header cannot be read ({type(error).__name__})") from error
-    return _checked_names(file, names, form)
 
 
 def _checked_names(file: Path, names: list[str], form: CsvFormat) -> tuple[str, ...]:
@@ -140,7 +142,7 @@ def unreadable_rows(connection: duckdb.DuckDBPyConnection, group: Group) -> str:
     return UNREADABLE_ROWS if group.format is not None else "SELECT 0 AS line, '' AS row_text, '' AS rule WHERE false"
 
 
-def _as_utf8(file: Path, encoding: str, target: Path) -> Path:
+def as_utf8(file: Path, encoding: str, target: Path) -> Path:
     """The file itself, or a copy in UTF-8. Raises UnreadableTableError where a byte is not of ``encoding``."""
     import codecs
 

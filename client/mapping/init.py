@@ -5,14 +5,17 @@ proposal for a person: what nothing suggests is written as ``FILL_IN``, and `con
 columns that there are.
 """
 
+import gzip
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from client.mapping.config import CsvFormat
-from client.mapping.files import header, is_table
+from client.mapping.files import as_utf8, header, header_fields, is_table
 from client.mapping.mistakes import nearest
 from client.mapping.names import REQUIRED
 from client.mapping.suggest import suggest
@@ -36,17 +39,20 @@ _ROLES = (
         r".*(chart|observation|measure|result|sample|collect).*(time|date|offset)|.*time(stamp)?|.*offset|zeit(punkt)?|date(time)?",
     ),
     ("unit", r".*(unit|uom|einheit).*"),
-    ("code", r"(item|test|lab|variable|parameter|code|loinc).*|.*(code|name|label|item|parameter|analyt)"),
+    (
+        "code",
+        r"itemid|(item|test|lab|variable|parameter|code|loinc)(?!.*id$).*|.*(code|name|label|item|parameter|analyt)",
+    ),
     ("value", r".*(value|result|wert|numeric).*"),
 )
 _FIELDS = {
-    "anchor_age": r"age|alter|age_years",
+    "anchor_age": r"age|alter|age_years|anchor_age",
     "anchor_year": r"(birth|geburts).*|year_of_birth|anchor_year",
     "gender": r"gender|sex|geschlecht",
-    "intime": r"(icu|unit)?_?(in|admit|entry|start).*|beginn",
-    "outtime": r"(icu|unit)?_?(out|discharge|exit|end).*|ende",
+    "intime": r"(icu|unit)?_?(in|admit|admission|entry|start)_?(time|date|at|dt)?|beginn",
+    "outtime": r"(icu|unit)?_?(out|discharge|exit|end)_?(time|date|at|dt|offset)?|ende",
     "admittime": r"(hosp.*)?admi.*|aufnahme.*",
-    "hospital_expire_flag": r".*(expire|mortal|death|died|outcome|verstorben).*",
+    "hospital_expire_flag": r".*(expire|mortal|died|outcome|dischargestatus|entlassart).*|.*death",
 }
 
 
@@ -57,6 +63,7 @@ class Found:
     file: str
     columns: tuple[str, ...]
     delimiter: str | None
+    encoding: str = "utf-8"
 
     @property
     def name(self) -> str:
@@ -120,9 +127,25 @@ def _look_at(folder: Path, file: Path) -> Found:
     relative = file.relative_to(folder).as_posix()
     if file.suffix == ".parquet":
         return Found(relative, tuple(parquet_columns(file)), None)
-    line = "".join(header(file, CsvFormat(delimiter="\x1f", quote="")))
-    delimiter = max(_DELIMITERS, key=line.count) if any(sign in line for sign in _DELIMITERS) else ","
-    return Found(relative, header(file, CsvFormat(delimiter=delimiter)), delimiter)
+    encoding = _encoding(file)
+    with TemporaryDirectory() as place:
+        copy = as_utf8(file, encoding, Path(place) / "copy")
+        line = "".join(header_fields(copy, CsvFormat(delimiter="\x1f", quote="")))
+        delimiter = max(_DELIMITERS, key=line.count) if any(sign in line for sign in _DELIMITERS) else ","
+        return Found(relative, header(copy, CsvFormat(delimiter=delimiter)), delimiter, encoding)
+
+
+def _encoding(file: Path) -> str:
+    """UTF-8 where the first lines are, else what Windows writes in the west."""
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rb") as content:
+            content.read(1 << 16).decode("utf-8")
+    except UnicodeDecodeError as error:
+        return "utf-8" if error.reason == "unexpected end of data" else "cp1252"
+    except (OSError, EOFError, zlib.error):
+        return "utf-8"  # a damaged file is told when its header is read
+    return "utf-8"
 
 
 def _head(folder: Path, delimiter: str) -> Iterator[str]:
@@ -146,7 +169,9 @@ def _relations(named: dict[str, Found], delimiter: str) -> Iterator[str]:
     yield "relations:"
     for name, found in named.items():
         yield f"  # {', '.join(found.columns)}"
-        other = f", csv: {{delimiter: {found.delimiter!r}}}" if found.delimiter not in (None, delimiter) else ""
+        form = {} if found.delimiter in (None, delimiter) else {"delimiter": f'"{found.delimiter}"'}
+        form |= {} if found.encoding == "utf-8" else {"encoding": found.encoding}
+        other = f", csv: {{{', '.join(f'{k}: {v}' for k, v in form.items())}}}" if form else ""
         yield f"  {name}: {{file: {_scalar(found.file)}{other}}}"
 
 

@@ -79,7 +79,7 @@ def measure(folder: Path, copies: tuple[int, ...] = COPIES) -> Table:
         table.add_column("skipped")
         table.add_row(f"no MIMIC-IV demo at {DEMO}; set CONSILIUM_DATA")
         return table
-    imported = [_run([sys.executable, "-c", "import client.prepare"]).seconds for _ in range(2)]  # the first warms up
+    imported = [measured([sys.executable, "-c", "import client.prepare"]).seconds for _ in range(2)]  # the first warms up
     scales = {many: _measure(folder / f"x{many}", many, little_memory=many == max(copies)) for many in copies}
     for column in ("figure", *(f"x{many}" for many in copies), "aim"):
         table.add_column(column)
@@ -115,16 +115,16 @@ def _measure(folder: Path, copies: int, *, little_memory: bool) -> Scale:
     chart_events = write_replica(DEMO, source, copies)
     reads, prepared = [], []
     for repeat in range(REPEATS):
-        reads.append(_run([sys.executable, "-c", _READ, str(source)]))
+        reads.append(measured([sys.executable, "-c", _READ, str(source)]))
         site = _site(folder / f"site-{repeat}", source)
-        prepared.append(_run([PREPARE, "prepare", str(site)]))
+        prepared.append(measured([PREPARE, "prepare", str(site)]))
     small = None
     if little_memory:
         fresh = _site(folder / "site-small", source)
-        small = _run([PREPARE, "prepare", str(fresh), "--memory-limit", SMALL_MEMORY])
-    again = _run([PREPARE, "prepare", str(site)])
+        small = measured([PREPARE, "prepare", str(fresh), "--memory-limit", SMALL_MEMORY])
+    again = measured([PREPARE, "prepare", str(site)])
     _drop_last_row(source / "hosp" / "prescriptions.csv.gz")
-    changed = _run([PREPARE, "prepare", str(site)])
+    changed = measured([PREPARE, "prepare", str(site)])
     shutil.rmtree(folder)
     return Scale(
         chart_events=chart_events,
@@ -151,7 +151,7 @@ def _drop_last_row(file: Path) -> None:
     file.write_bytes(gzip.compress(text[:end], 6))
 
 
-def _run(command: list[str]) -> Run:
+def measured(command: list[str]) -> Run:
     """Run to the end, looking at the memory 20 times a second. Raises RuntimeError with the command's last words."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as words:
         start = time.monotonic()
