@@ -1,15 +1,20 @@
 """``consilium-site``: what a hospital's data engineer runs."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shared_model.command import command_group, run
-from shared_model.errors import ConfigError
+from shared_model.errors import ConfigError, ConsiliumError
 
 if TYPE_CHECKING:
     import duckdb
+
+    from client.site import SiteConfig
 
 app = command_group("Prepare a hospital's extract for a federation. Nothing leaves this machine.")
 Config = Annotated[Path, typer.Argument(help="The site's YAML file (site_configs/ has examples).", metavar="SITE.yaml")]
@@ -52,7 +57,8 @@ def check(
     for name, file in (("--json", json), ("--html", html)):
         if file is not None and file.exists():
             raise ConfigError(f"{name} {file}: exists; name a new file")
-    report = check_site(_load(config), memory_limit=memory_limit, on_stage=_tell_stage)
+    with _site(config) as site:
+        report = check_site(site, memory_limit=memory_limit, on_stage=_tell_stage)
     Console(highlight=False).print(render(report))
     for file, text in ((json, report.model_dump_json(indent=1)), (html, render_html(report))):
         if file is not None:
@@ -71,17 +77,17 @@ def prepare(config: Config, memory_limit: MemoryLimit = "4GB") -> None:
     from client.mapping.extract import extract_of
     from client.prepare import prepare as prepare_extract
 
-    site = _load(config)
-    manifest = prepare_extract(
-        extract_of(site, memory_limit=memory_limit, on_stage=_tell_stage),
-        site.store,
-        cohort=site.cohort,
-        study=site.study,
-        stays=site.stays,
-        encoder=site.encoder,
-        memory_limit=memory_limit,
-        on_stage=_tell_stage,
-    )
+    with _site(config) as site:
+        manifest = prepare_extract(
+            extract_of(site, memory_limit=memory_limit, on_stage=_tell_stage),
+            site.store,
+            cohort=site.cohort,
+            study=site.study,
+            stays=site.stays,
+            encoder=site.encoder,
+            memory_limit=memory_limit,
+            on_stage=_tell_stage,
+        )
     _tell_flow(manifest["flow"])
     for found in manifest["row_checks"] + manifest["event_checks"]:
         typer.echo(f"{found['rows']:>9,} rows {found['action']:9} {found['table']}: {found['rule']}")
@@ -141,12 +147,11 @@ def cohort(
     from client.explain import explain as explain_stay
     from client.explain import render
 
-    site = _load(config)
     if all_hours and explain is None:
         raise ConfigError("--all-hours: needs --explain STAY")
     if tables is not None and tables.exists():
         raise ConfigError(f"--tables {tables}: exists; name a new folder")
-    with checked_tables(site, memory_limit=memory_limit) as (connection, _):
+    with _site(config) as site, checked_tables(site, memory_limit=memory_limit) as (connection, _):
         derive_sepsis3(connection, labs_of_admission=labs_of_admission)
         if explain is not None:
             from rich.console import Console
@@ -159,10 +164,18 @@ def cohort(
             _write_tables(connection, tables)
 
 
-def _load(config: Path) -> Any:
+@contextmanager
+def _site(config: Path) -> Iterator["SiteConfig"]:
+    """The site of a YAML file; a mistake that shows only in the extract names the file too."""
     from client.site import load_site
 
-    return load_site(config)
+    site = load_site(config)
+    try:
+        yield site
+    except ConsiliumError as error:
+        if re.match(r"(sources|relations|tables|events)[.\[:]|(sources|relations|tables|events)$", str(error)):
+            raise type(error)(f"{config}: {error}") from None
+        raise
 
 
 def _tell_stage(stage: str) -> None:

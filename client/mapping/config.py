@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from client.mapping.texts import Delimiter, Encoding, Scalar, Text, TextList, ValueMap
 from shared_model.schema import TABLES
 
-Scalar = bool | int | float | str
 Offset = Literal["milliseconds", "seconds", "minutes", "hours", "days", "HH:MM"]
 EVENT_TABLES = ("chartevents", "labevents", "inputevents", "outputevents")
 MAPPED_TABLES = tuple(t.name for t in TABLES if t.name not in EVENT_TABLES)
@@ -21,23 +21,6 @@ class Strict(BaseModel):
     """Frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def _texts(value: Any) -> Any:
-    """Keys of a value map: what stands in the data is text."""
-    return {str(_as_text(key)): held for key, held in value.items()} if isinstance(value, dict) else value
-
-
-def _as_delimiter(value: Any) -> Any:
-    return "\t" if value == "\\t" else value
 
 
 def _as_column(value: Any) -> Any:
@@ -55,20 +38,12 @@ def _as_code(value: Any) -> Any:
     return [value if isinstance(value, dict) else {"code": value}]
 
 
-# What a file may write for it, where that is more than the type says, stands beside each short form's validator.
-Text = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int | float)]
-TextList = Annotated[list[Text], BeforeValidator(_as_list, json_schema_input_type=Text | list[Text])]
-ValueMap = Annotated[dict[str, Scalar | None], BeforeValidator(_texts)]
-
-
 class CsvFormat(Strict):
     """How delimited text files are written."""
 
-    delimiter: Annotated[str, BeforeValidator(_as_delimiter)] = Field(
-        default=",", min_length=1, max_length=1, description="between fields; '\\t' for a tab"
-    )
+    delimiter: Delimiter = Field(default=",", description="between fields; '\\t' for a tab")
     quote: str = Field(default='"', max_length=1, description="around fields that hold delimiters; '' for none")
-    encoding: str = Field(default="utf-8", description="utf-8, latin-1, cp1252, utf-16, ... (Python's names)")
+    encoding: Encoding = Field(default="utf-8", description="utf-8, latin-1, cp1252, utf-16, ... (Python's names)")
     columns: TextList | None = Field(default=None, description="names of the columns of a file without a header line")
     skip: int = Field(default=0, ge=0, description="lines before the header line")
     missing: list[Text] = Field(default=[""], description="texts that mean: no value")

@@ -16,10 +16,9 @@ from client.mapping.expressions import literal
 from client.mapping.owners import OWNED_COLUMNS, Owner, needed_owner, owner_rules, stay_by_time
 from client.mapping.units import conversion, per_weight
 from client.queries import fill
-from shared_model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from client.mapping.config import EventMap
+    from client.mapping.config import EventMap, Mapping
     from client.mapping.run import Run
 
 _NOTHING = ColumnSpec(value="").model_copy(update={"value": None})
@@ -34,25 +33,42 @@ _UNIT_COLUMNS = (
     ' "#unit_rule" VARCHAR'
 )
 _WORD_COLUMNS = '"#word_spec" INTEGER, "#word_text" VARCHAR, "#word_number" DOUBLE, "#word" VARCHAR'
+_EVENT = {
+    "target": "VARCHAR",
+    "itemid": "INTEGER",
+    "subject_id": "BIGINT",
+    "hadm_id": "BIGINT",
+    "stay_id": "BIGINT",
+    "specimen_id": "BIGINT",
+    "charttime": "TIMESTAMP",
+    "endtime": "TIMESTAMP",
+    "storetime": "TIMESTAMP",
+    "number": "DOUBLE",
+    "value": "VARCHAR",
+    "weight": "DOUBLE",
+}
 _HAS_CODE = '"#code" IS NOT DISTINCT FROM "#of_code" AND "#loinc" IS NOT DISTINCT FROM "#of_loinc"'
 
 
 def map_events(run: "Run", use: "EventMap", number: int) -> None:
-    """Insert the rows of one entry of ``events`` into chartevents, labevents, inputevents and outputevents."""
-    _EventMapper(run, use, f"events[{number}]").run_all()
+    """Judge the rows of one entry of ``events``; ``collected`` reads those that are mapped."""
+    _EventMapper(run, use, number).run_all()
 
 
 class _EventMapper:
-    def __init__(self, run: "Run", use: "EventMap", where: str) -> None:
-        self.run, self.use, self.where = run, use, where
+    def __init__(self, run: "Run", use: "EventMap", number: int) -> None:
+        where = f"events[{number}]"
+        self.run, self.use, self.where, self.judged = run, use, where, f"judged_{number}"
         self.connection: duckdb.DuckDBPyConnection = run.connection
         self.frame = run.frames[use.relation]
         self.reader = Reader(self.connection, self.frame, where, timezone=run.mapping.timezone, bases={})
         self.book = CodeBook(use, where)
 
     def run_all(self) -> None:
-        """Look codes and units up, judge the rows that have one, insert what is mapped, and account for all of it."""
+        """Look codes and units up, judge the rows that have one, and account for all of them."""
         if self.frame.absent:
+            columns = ", ".join(f"{name} {kind}" for name, kind in _EVENT.items())
+            self.connection.execute(f'CREATE TEMP TABLE {self.judged} ({columns}, "#rule" VARCHAR)')
             return
         owner = needed_owner(self.use, self.reader)
         self._lay_out_rows(owner)
@@ -60,8 +76,7 @@ class _EventMapper:
         self._look_units_up()
         self._lay_out_words()
         self._judge(owner)
-        self._insert()
-        self.run.account_judged(self.where, self.frame, self.use.filter, codes=self.book)
+        self.run.account_judged(self.where, self.frame, self.use.filter, codes=self.book, judged=self.judged)
 
     def _lay_out_rows(self, owner: Owner) -> None:
         """The view ``event_row``: what the entry reads of each row, as text."""
@@ -83,8 +98,7 @@ class _EventMapper:
     def _look_codes_up(self) -> None:
         """The table ``event_code``: each code that stands in the rows, with its destination."""
         found = self.connection.execute(
-            'SELECT "#code", "#loinc", any_value("#label"), count(*) FROM event_row GROUP BY ALL'
-            " ORDER BY count(*) DESC, 1, 2"
+            'SELECT "#code", "#loinc", min("#label"), count(*) FROM event_row GROUP BY ALL ORDER BY count(*) DESC, 1, 2'
         ).fetchall()
         self.run.account.codes.extend(self.book.found(*row) for row in found)
         rows = []
@@ -126,7 +140,7 @@ class _EventMapper:
             self.connection.execute(f"DELETE FROM {name}")
 
     def _judge(self, owner: Owner) -> None:
-        """The table ``judged``: every row with a mapped code, with its values and the rule that it breaks."""
+        """The table ``judged_N``: every row with a mapped code, with its values and the rule that it breaks."""
         rows = (
             f"(SELECT r.*, c.*, {OWNED_COLUMNS} FROM event_row AS r JOIN event_code AS c ON {_HAS_CODE}"
             f" {owner.join}) AS r"
@@ -144,12 +158,12 @@ class _EventMapper:
         raw = 'coalesce(r."#word_number", r."#number")'
         weight = 'CASE WHEN r."#by_weight" THEN r."#weight" ELSE 1 END'
         specimen = 'r."#specimen"' if self.use.specimen else "CAST(NULL AS BIGINT)"
-        self.connection.execute(f"""CREATE OR REPLACE TEMP TABLE judged AS
+        self.connection.execute(f"""CREATE TEMP TABLE {self.judged} AS
             SELECT r."#target" AS target, r."#itemid" AS itemid, r."#subject_id" AS subject_id,
                 r."#hadm_id" AS hadm_id, r."#stay_id" AS stay_id, {specimen} AS specimen_id,
                 r."#time" AS charttime, r."#end" AS endtime, r."#stored" AS storetime,
                 CASE WHEN NOT r."#is_word" THEN {raw} * r."#factor" / {weight} + r."#shift" END AS number,
-                coalesce(r."#word", CASE WHEN r."#is_word" THEN r."#value" ELSE CAST(number AS VARCHAR) END) AS value,
+                coalesce(r."#word", r."#value") AS value,
                 r."#weight" AS weight,
                 {self._rules(owner, raw)} AS "#rule",
                 r."#word_text" IS NULL AND NOT r."#is_word" AND regexp_matches(r."#value", '^[<>≤≥]') AS "#censored",
@@ -185,16 +199,9 @@ class _EventMapper:
                 THEN 'rate is not per kg and the row has no weight'
             WHEN r."#end" < r."#time" THEN 'ends before it starts' END"""
 
-    def _insert(self) -> None:
-        """Add what is mapped to the collected events; the concept's unit goes with it."""
-        kept = 'SELECT * EXCLUDE ("#rule", "#censored", "#row") FROM judged WHERE "#rule" IS NULL'
-        self.connection.execute(f"INSERT INTO event BY NAME {kept}")
 
-
-def check_word_maps(use: "EventMap", where: str) -> None:
-    """Raises ConfigError for a value map that gives a numeric concept a word."""
-    for coded in CodeBook(use, where).all:
-        for _ in word_rows(coded, where):
-            pass
-    if use.specimen is not None and not use.codes and use.loinc is None:
-        raise ConfigError(f"{where}: `specimen` without `codes` or `loinc` has nothing to group")
+def collected(mapping: "Mapping") -> str:
+    """A query of what every entry mapped; an entry whose relation is absent has no table."""
+    columns = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in _EVENT.items())
+    parts = [f'SELECT {", ".join(_EVENT)} FROM judged_{n} WHERE "#rule" IS NULL' for n in range(len(mapping.events))]
+    return " UNION ALL ".join([f"SELECT {columns} WHERE false", *parts])

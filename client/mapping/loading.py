@@ -28,8 +28,8 @@ _URL_KEY = re.compile(
 _URL_WITH_PASSWORD = re.compile(r"://[^\s/:@]{0,256}:[^\n@]{1,256}@")
 _CONNECTION_WITH_PASSWORD = re.compile(r"\b(?:password|passwd|pwd)\s{0,9}=\s{0,9}[^\s;]", re.IGNORECASE)
 _CONNECTION = re.compile(r"\b(?:host|server|driver|dsn|user|uid|user id|database|dbname)\s{0,9}=", re.IGNORECASE)
-# Directly below these, keys are the site's own words: names, columns, codes, texts.
-_FREE_KEYS = {"sources", "relations", "tables", "columns", "map", "codes", "add", "by", "units"}
+# Directly below these, keys are words of the extract: columns and texts. (Below tables, `columns` are the schema's.)
+_FREE_KEYS = {"columns", "map", "add", "by"}
 _ADVICE = "put it into an environment variable, and the variable's name under `url_env`"
 
 
@@ -237,9 +237,9 @@ def _refuse_secrets(document: Document, path: Path) -> None:
     """Raises ConfigError that names the key and never the value."""
     for where, key, value in _entries(document, ""):
         if _SECRET_KEY.fullmatch(key):
-            raise _error(path, f"{where}: not permitted: this file holds no secrets; {_ADVICE}")
+            raise _error(path, f"{where}: this file holds no secrets; {_ADVICE}")
         if _URL_KEY.fullmatch(key):
-            raise _error(path, f"{where}: not permitted: this file holds no URL of a database; {_ADVICE}")
+            raise _error(path, f"{where}: this file holds no URL of a database; {_ADVICE}")
         if isinstance(value, str) and _holds_password(value):
             raise _error(path, f"{where}: holds a database's address with a password; {_ADVICE}")
 
@@ -256,7 +256,8 @@ def _entries(node: Any, where: str, *, free: bool = False) -> Iterator[tuple[str
         for name, value in node.items():
             inner = f"{where}.{name}" if where else str(name)
             yield inner, "" if free else name, value
-            yield from _entries(value, inner, free=not free and name in _FREE_KEYS)
+            ours = free or name not in _FREE_KEYS or (name == "columns" and where.startswith("tables."))
+            yield from _entries(value, inner, free=not ours)
     elif isinstance(node, list):
         for number, value in enumerate(node):
             yield f"{where}[{number}]", "", value

@@ -63,7 +63,7 @@ def told(errors: "list[ErrorDetails]", model: type[BaseModel], more: Iterable[st
     location = _in_file(first, model)
     if first["type"] == "extra_forbidden":
         known = [*_keys(_place(location[:-1], model)), *(more if len(location) == 1 else ())]
-        rule = f"unknown key, not permitted{nearest(str(location[-1]), known)}"
+        rule = f"unknown key{nearest(str(location[-1]), known)}"
     else:
         rule = _rules([error for error in errors if _in_file(error, model) == location])
     return f"{_path(location)}: {rule}" if location else rule

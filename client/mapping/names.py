@@ -93,10 +93,17 @@ def _check_relation(mapping: "Mapping", name: str, relation: "Relation") -> None
             raise ValueError(f"{where}.source: `from` reads another relation, which has the source")
         return
     source = _source(mapping, relation, where)
+    _check_signs(source.csv.model_dump() | relation.csv, f"{where}.csv")
     if relation.file is not None and source.path is None:
         raise ValueError(f"{where}.file: its source is a database; name a `table`")
     if relation.table is not None and source.url_env is None:
         raise ValueError(f"{where}.table: its source is a folder; name a `file`")
+
+
+def _check_signs(form: dict[str, object], where: str) -> None:
+    for one, other in (("decimal", "thousands"), ("delimiter", "quote")):
+        if form[one] == form[other]:
+            raise ValueError(f"{where}: {one} and {other} are the same sign, here or in the source's `csv`")
 
 
 def _source(mapping: "Mapping", relation: "Relation", where: str) -> "Extract":

@@ -16,7 +16,7 @@ from client.mapping.account import Account, Line
 from client.mapping.codes import CodeBook
 from client.mapping.columns import LOCAL_ID
 from client.mapping.config import EVENT_TABLES, Mapping
-from client.mapping.events import map_events
+from client.mapping.events import collected, map_events
 from client.mapping.expressions import quote_name
 from client.mapping.owners import KEYS, create_owners
 from client.mapping.relations import Frame, build_frames
@@ -30,10 +30,6 @@ from shared_model.schema import Table
 
 FIRST = ("patients", "admissions", "icustays")
 LONGEST_RATE = "6 HOUR"  # how long a rate without an end is taken to run when no other follows
-_EVENT = (
-    "target VARCHAR, itemid INTEGER, subject_id BIGINT, hadm_id BIGINT, stay_id BIGINT, specimen_id BIGINT,"
-    " charttime TIMESTAMP, endtime TIMESTAMP, storetime TIMESTAMP, number DOUBLE, value VARCHAR, weight DOUBLE"
-)
 _COLUMNS_OF_EVENT = {
     "starttime": "charttime",
     "valuenum": "number",
@@ -69,14 +65,16 @@ class Run:
         packed = ", ".join(f"{quote_name(row[0])} := r.{quote_name(row[0])}" for row in described)
         return f"CAST(to_json(struct_pack({packed})) AS VARCHAR)"
 
-    def account_judged(self, where: str, frame: Frame, condition: str, codes: CodeBook | None = None) -> None:
+    def account_judged(
+        self, where: str, frame: Frame, condition: str, codes: CodeBook | None = None, judged: str = "judged"
+    ) -> None:
         """Write the line of a mapping whose rows are in ``judged``, and keep those that were rejected."""
         rows = self._one(f"SELECT count(*) FROM {frame.view}")
         filtered = rows - self._one(
             f"SELECT count(*) FROM {frame.view} AS r WHERE {self.condition(frame, condition, where)}"
         )
         counted = self.connection.execute(
-            'SELECT "#rule", count(*) FROM judged GROUP BY 1 ORDER BY 2 DESC, 1'
+            f'SELECT "#rule", count(*) FROM {judged} GROUP BY 1 ORDER BY 2 DESC, 1'
         ).fetchall()
         rules = {str(rule): int(n) for rule, n in counted if rule is not None}
         ignored = {rule[1:]: n for rule, n in rules.items() if rule.startswith("-")}
@@ -84,7 +82,7 @@ class Run:
         notes: dict[str, int] = {}
         if codes is not None:
             ignored |= self._without_code(where)
-            censored = self._one('SELECT count(*) FROM judged WHERE "#censored" AND "#rule" IS NULL')
+            censored = self._one(f'SELECT count(*) FROM {judged} WHERE "#censored" AND "#rule" IS NULL')
             notes = {"a sign such as < before the number is left out": censored} if censored else {}
         rejected = {rule: n for rule, n in rules.items() if not rule.startswith("-")}
         mapped = sum(int(n) for rule, n in counted if rule is None)
@@ -93,7 +91,7 @@ class Run:
         )
         self.account.lines.append(line)
         if rejected:
-            self._keep(where)
+            self._keep(where, judged)
 
     def _without_code(self, where: str) -> dict[str, int]:
         mine = [found for found in self.account.codes if found.step == where and found.concept is None]
@@ -103,13 +101,13 @@ class Run:
         }
         return {reason: rows for reason, rows in named.items() if rows}
 
-    def _keep(self, where: str) -> None:
+    def _keep(self, where: str, judged: str) -> None:
         name = where.replace("[", "-").replace("]", "").replace(".", "-")
         target = self.folder / "rejects" / f"mapping-{name}.parquet"
         target.parent.mkdir(exist_ok=True)
         self.connection.execute(
-            f'COPY (SELECT "#rule" AS rule, "#row" AS row_text FROM judged WHERE "#rule" NOT LIKE \'-%\' ORDER BY ALL)'
-            f" TO {quoted(target)} (FORMAT parquet)"
+            f'COPY (SELECT "#rule" AS rule, "#row" AS row_text FROM {judged}'
+            f" WHERE NOT starts_with(rule, '-') ORDER BY ALL) TO {quoted(target)} (FORMAT parquet)"
         )
 
     def _one(self, query: str) -> int:
@@ -135,6 +133,7 @@ def map_extract(
         connection.execute("SET preserve_insertion_order = true")
         on_stage("reading the extract")
         staged = stage_relations(connection, mapping, wanted, folder, on_stage)
+        connection.execute("SET preserve_insertion_order = false")  # steps that need the order have row_number
         _lock(connection, folder)
         on_stage("mapping to MIMIC-IV-style tables")
         with told_apart("relations"):
@@ -179,7 +178,6 @@ def _create(run: Run) -> None:
     for name in KEYS:
         run.connection.execute(f"CREATE TABLE local_{name} (key VARCHAR, id BIGINT)")
         run.connection.execute(f"CREATE TABLE left_out_{name} (key VARCHAR)")
-    run.connection.execute(f"CREATE TABLE event ({_EVENT})")
 
 
 def _map_all(run: Run) -> None:
@@ -195,6 +193,7 @@ def _map_all(run: Run) -> None:
     for number, use in enumerate(mapping.events):
         with told_apart(f"events[{number}]"):
             map_events(run, use, number)
+    run.connection.execute(f"CREATE TEMP VIEW event AS {collected(mapping)}")
 
 
 def _map_table(run: Run, name: str) -> None:

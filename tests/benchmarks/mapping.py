@@ -66,7 +66,9 @@ def _measure(table: Table, folder: Path, name: str, config: Path, extract: Path)
     seconds, base = median(r.seconds for r in mapped), median(r.seconds for r in plain)
     ratio = median(m.seconds / p.seconds for m, p in zip(mapped, plain, strict=True))
     peak = max(r.gigabytes for r in mapped)
-    table.add_row(name, f"{rows:,}", f"{base:.1f}", f"{seconds:.1f}", f"{ratio:.2f}", f"{rows / seconds:,.0f}", f"{peak:.2f}")
+    table.add_row(
+        name, f"{rows:,}", f"{base:.1f}", f"{seconds:.1f}", f"{ratio:.2f}", f"{rows / seconds:,.0f}", f"{peak:.2f}"
+    )
 
 
 def _rows(file: str) -> int:

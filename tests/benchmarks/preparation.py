@@ -79,7 +79,9 @@ def measure(folder: Path, copies: tuple[int, ...] = COPIES) -> Table:
         table.add_column("skipped")
         table.add_row(f"no MIMIC-IV demo at {DEMO}; set CONSILIUM_DATA")
         return table
-    imported = [measured([sys.executable, "-c", "import client.prepare"]).seconds for _ in range(2)]  # the first warms up
+    imported = [
+        measured([sys.executable, "-c", "import client.prepare"]).seconds for _ in range(2)
+    ]  # the first warms up
     scales = {many: _measure(folder / f"x{many}", many, little_memory=many == max(copies)) for many in copies}
     for column in ("figure", *(f"x{many}" for many in copies), "aim"):
         table.add_column(column)

@@ -137,8 +137,8 @@ def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "key", "rule"),
     [
-        ({"password": SECRET}, "password", "not permitted"),
-        ({"release": {"smalest_cell": SECRET}}, "release.smalest_cell", "not permitted"),
+        ({"password": SECRET}, "password", "environment variable"),
+        ({"release": {"smalest_cell": SECRET}}, "release.smalest_cell", "unknown key; is it 'smallest_cell'?"),
         ({"release": {"smallest_cell": SECRET}}, "release.smallest_cell", "valid integer"),
         ({"release": {"smallest_cell": 0}}, "release.smallest_cell", "greater than or equal to 1"),
         ({"release": {"largest_megabytes": 0}}, "release.largest_megabytes", "greater than 0"),

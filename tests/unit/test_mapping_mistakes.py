@@ -17,23 +17,23 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("tables/icustays/columns/intme", "x",
      "tables.icustays[0].columns.intme: no column 'intme'; is it 'intime'? There are"),
     ("tables/patients/filte", "x",
-     "tables.patients[0].filte: unknown key, not permitted; is it 'filter'? There are from, "),
+     "tables.patients[0].filte: unknown key; is it 'filter'? There are from, "),
     ("tables/patients/columns/gender", {"colum": "x"},
-     "tables.patients[0].columns.gender.colum: unknown key, not perm"),
+     "tables.patients[0].columns.gender.colum: unknown key; is it "),
     ("relations/labs/csv", {"delimiters": ";"},
-     "relations.labs.csv.delimiters: unknown key, not permitted; is it 'delimiter'"),
+     "relations.labs.csv.delimiters: unknown key; is it 'delimiter'"),
     ("relations/labs/join/0/colums", ["x"],
-     "relations.labs.join[0].colums: unknown key, not permitted; is it 'columns'?"),
+     "relations.labs.join[0].colums: unknown key; is it 'columns'?"),
     ("events/0/codes/creatinine", {"cod": 1},
-     "events[0].codes.creatinine[0].cod: unknown key, not permitted; is it 'code'?"),
+     "events[0].codes.creatinine[0].cod: unknown key; is it 'code'?"),
     ("sources/csv", {"path": "x", "csvv": {}},
-     "sources.csv.csvv: unknown key, not permitted; is it 'csv'? There are path,"),
+     "sources.csv.csvv: unknown key; is it 'csv'? There are path,"),
     ("timezon", "UTC",
-     "timezon: unknown key, not permitted; is it 'timezone'?"),
+     "timezon: unknown key; is it 'timezone'?"),
     ("extend", "x",
-     "extend: unknown key, not permitted; is it 'extends'?"),
+     "extend: unknown key; is it 'extends'?"),
     ("SITE", "x",
-     "SITE: unknown key, not permitted; is it 'site'?"),
+     "SITE: unknown key; is it 'site'?"),
     # wrong types
     ("tables/patients/columns/gender", 5,
      "tables.patients[0].columns.gender: input should be a valid dictionary, `key: value` pairs, not a whole numbe"),
@@ -118,6 +118,14 @@ MISTAKES: list[tuple[str, object, str]] = [
      "relations.stays.table: its source is a folder; name a `file`"),
     ("sources", {},
      "sources: say where the extract lies"),
+    ("sources/files/csv/encoding", "utf9",
+     "sources.files.csv.encoding: no text encoding that Python knows; write such as utf-8, latin-1 or cp1252"),
+    ("relations/labs/csv", {"encoding": "hex"},
+     "relations.labs.csv.encoding: no text encoding that Python knows"),
+    ("sources/files/csv/thousands", ",",
+     "relations.stays.csv: decimal and thousands are the same sign, here or in the source's `csv`"),
+    ("relations/labs/csv", {"quote": ";"},
+     "relations.labs.csv: delimiter and quote are the same sign"),
     # times
     ("timezone", "Europe/Berln",
      "timezone: no time zone 'Europe/Berln'; write such as Europe/Berlin or Etc/GMT-1"),
@@ -228,13 +236,12 @@ def test_the_nearest_word_is_found_in_any_case_and_many_are_not_listed() -> None
 )
 def test_a_secret_is_refused_by_its_key(tmp_path: Path, key: str, place: str) -> None:
     found = refused(write(tmp_path, changed(f"{place}{key}", SECRET)))
-    assert f"{key}: not permitted: this file holds no secrets; put it into an environment variable" in found
+    assert f"{key}: this file holds no secrets; put it into an environment variable" in found
     assert "`url_env`" in found
 
 
 def test_a_column_may_be_called_as_a_secret_is(tmp_path: Path) -> None:
     document = changed("relations/recent/add", {"token": "wert", "pwd": "wert"})
-    document["relations"]["secret"] = {"file": "x"}
     document["sources"]["files"]["csv"] = {"columns": ["password", "pass"]}
     document["tables"]["patients"]["columns"]["gender"]["map"]["token"] = "F"  # noqa: S105 - a text of the extract
     assert load_site(write(tmp_path, document)).relations["recent"].add == {"token": "wert", "pwd": "wert"}
@@ -263,7 +270,7 @@ def test_an_address_with_a_password_is_refused_wherever_it_stands(tmp_path: Path
 @pytest.mark.parametrize("key", ["url", "uri", "dsn", "connection_string", "database_url"])
 def test_an_address_is_named_by_its_environment_variable(tmp_path: Path, key: str) -> None:
     found = refused(write(tmp_path, changed(f"sources/files/{key}", f"postgresql://db/{SECRET}")))
-    assert found.startswith(f"sources.files.{key}: not permitted: this file holds no URL of a database; put it into an")
+    assert found.startswith(f"sources.files.{key}: this file holds no URL of a database; put it into an")
 
 
 def test_no_key_that_a_file_may_have_looks_like_a_secret(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
-from site_builders import TINY, as_parquet, prepared, read_tables, synthetic, tiny_folder
+from site_builders import TINY, as_parquet, prepared, read_tables, synthetic, tiny_folder, write_csv
 
+from client import extract as extract_module
+from client.folders import resumable_folder
 from client.prepare import prepare_mimic
 from shared_model.batch import open_store
 from shared_model.contract import STORE_VERSION, contract_digest
@@ -139,9 +141,38 @@ def test_a_preparation_that_does_not_end_leaves_nothing_new(
     for store in (tmp_path / "new", copy):
         with pytest.raises(type(ending)):
             prepare_mimic(tiny, store, cohort="all_icu", encoder="none")
-    assert contents(tmp_path) == before
-    assert [f.name for f in tmp_path.iterdir()] == ["copy"]
+    assert {path: digest for path, digest in contents(tmp_path).items() if ".unfinished/" not in path} == before
+    assert sorted(f.name for f in tmp_path.iterdir()) == [".copy.unfinished", ".new.unfinished", "copy"]
     assert len(open_store(copy, verify=True)) > 0
+
+
+def test_an_interrupted_preparation_goes_on_with_the_tables_that_it_had_read(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("client.windows.build_features", stop)
+        prepare_mimic(tiny, tmp_path / "store", cohort="all_icu", encoder="none")
+    read: list[str] = []
+    extract = extract_module._extract
+    monkeypatch.setattr(
+        extract_module,
+        "_extract",
+        lambda c, table, file, store: (read.append(table.name), extract(c, table, file, store)),
+    )
+    write_csv(tiny, "outputevents", TINY["outputevents"].replace(",120", ",130"))
+    prepare_mimic(tiny, tmp_path / "store", cohort="all_icu", encoder="none")
+    assert read == ["outputevents"]
+    prepare_mimic(tiny, tmp_path / "fresh", cohort="all_icu", encoder="none")
+    assert contents(tmp_path / "store") == contents(tmp_path / "fresh")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["fresh", "store"]
+
+
+def test_two_preparations_of_one_store_do_not_meet(tiny: Path, tmp_path: Path) -> None:
+    with resumable_folder(tmp_path / "store"), pytest.raises(StoreError, match="another preparation"):
+        prepare_mimic(tiny, tmp_path / "store", cohort="all_icu", encoder="none")
 
 
 def test_a_new_preparation_takes_the_old_ones_place(source: Path, copy: Path, stores: dict[str, Path]) -> None:
