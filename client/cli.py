@@ -173,7 +173,7 @@ def _site(config: Path) -> Iterator["SiteConfig"]:
     try:
         yield site
     except ConsiliumError as error:
-        if re.match(r"(sources|relations|tables|events)[.\[:]|(sources|relations|tables|events)$", str(error)):
+        if re.match(r"(sources?|relations|tables|events)\b", str(error)):
             raise type(error)(f"{config}: {error}") from None
         raise
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from client.mapping.config import Mapping, Strict
 from client.mapping.loading import load_document
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flwr.app import Context
 
 SIMULATED_SITES = "CONSILIUM_SIMULATED_SITES"
+_FOR_TRAINING = "for_training"
 
 
 class ReleasePolicy(Strict):
@@ -64,10 +65,10 @@ class SiteConfig(Study, Mapping):
         return self
 
     @model_validator(mode="after")
-    def _mapped_or_mimic(self) -> "SiteConfig":
+    def _mapped_or_mimic(self, info: ValidationInfo) -> "SiteConfig":
         if self.source is not None and self.sources:
             raise ValueError("give `source` (a MIMIC-IV folder) or `sources` (any other extract), not both")
-        check_names(self, self.flag)
+        check_names(self, self.flag, units=not (info.context or {}).get(_FOR_TRAINING, False))
         return self
 
     @property
@@ -76,11 +77,12 @@ class SiteConfig(Study, Mapping):
         return Mapping(**{name: getattr(self, name) for name in Mapping.model_fields}) if self.sources else None
 
 
-def load_site(path: Path) -> SiteConfig:
-    """Read and validate a site's YAML. Raises ConfigError naming file, key, value and rule."""
+def load_site(path: Path, *, for_training: bool = False) -> SiteConfig:
+    """Read and validate a site's YAML. Raises ConfigError naming file, key, value and rule. ``for_training``: the store
+    is prepared already, so units are not looked up again."""
     document = load_document(path)
     try:
-        return SiteConfig.model_validate(document)
+        return SiteConfig.model_validate(document, context={_FOR_TRAINING: for_training})
     except ValidationError as error:
         raise ConfigError(one_line(f"{path}: {told(error.errors(), SiteConfig, ('extends',))}")) from None
 
@@ -88,11 +90,11 @@ def load_site(path: Path) -> SiteConfig:
 def resolve_site(context: "Context") -> SiteConfig:
     """The site this node plays. Raises ConfigError when the node was not told."""
     if "site-config" in context.node_config:
-        return load_site(Path(str(context.node_config["site-config"])))
+        return load_site(Path(str(context.node_config["site-config"])), for_training=True)
     folder = os.environ.get(SIMULATED_SITES)
     if folder is None or "partition-id" not in context.node_config:
         raise ConfigError("SuperNode: start it with --node-config 'site-config=\"/path/to/site.yaml\"'")
-    return load_site(simulated_sites(Path(folder))[int(context.node_config["partition-id"])])
+    return load_site(simulated_sites(Path(folder))[int(context.node_config["partition-id"])], for_training=True)
 
 
 def is_simulated(context: "Context") -> bool:

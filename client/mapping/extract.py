@@ -31,7 +31,7 @@ def extract_of(
     if site.source is not None:
         return MimicFolder(site.source.path, site.flag)
     if site.mapping is None:
-        raise ConfigError(f"{site.site}: `source` (a MIMIC-IV folder) or `sources` (any other extract) is absent")
+        raise ConfigError("source: absent, and so is `sources`: say where the extract lies")
     return MappedExtract(site.mapping, site.site, site.flag, memory_limit, on_stage)
 
 

@@ -45,8 +45,9 @@ _DIRECTIVES = {*"aAbBcdfgGhHIjmMnpSTuUVwWxXyYzZ%", *(f"-{letter}" for letter in 
 _DAY = ({"c", "x"}, {"d", "-d", "j", "-j", "u", "w", "a", "A"}, {"Y", "y", "-y", "G"})
 
 
-def check_names(mapping: "Mapping", flag: str = "") -> None:
-    """Raises ValueError, with the key in front. ``flag``: TABLE.COLUMN that the site adds to a table."""
+def check_names(mapping: "Mapping", flag: str = "", *, units: bool = True) -> None:
+    """Raises ValueError, with the key in front. ``flag``: TABLE.COLUMN that the site adds to a table. Without ``units``
+    no conversion is looked up: the library of units takes a third of a second to load."""
     if not mapping.sources:
         if mapping.relations or mapping.tables or mapping.events:
             raise ValueError("sources: say where the extract lies")
@@ -58,7 +59,7 @@ def check_names(mapping: "Mapping", flag: str = "") -> None:
     _check_circles(mapping)
     _check_tables(mapping, flag)
     for number, event in enumerate(mapping.events):
-        _check_events(mapping, event, f"events[{number}]")
+        _check_events(mapping, event, f"events[{number}]", units=units)
     for concept, factors in mapping.units.items():
         _check_concept(concept, f"units.{concept}")
         for unit, factor in factors.items():
@@ -200,7 +201,7 @@ def _check_zone(name: str, where: str) -> None:
         raise ValueError(f"{where}: no time zone {shown(name)}; write such as Europe/Berlin or Etc/GMT-1") from None
 
 
-def _check_events(mapping: "Mapping", use: "EventMap", where: str) -> None:
+def _check_events(mapping: "Mapping", use: "EventMap", where: str, *, units: bool) -> None:
     _check_known(use.relation, mapping.relations, f"{where}.from", "relation")
     for name in (*_IMPLIED, "time", "end", "stored"):
         spec = getattr(use, name)
@@ -212,7 +213,7 @@ def _check_events(mapping: "Mapping", use: "EventMap", where: str) -> None:
         _check_concept(concept, f"{where}.codes.{concept}")
     _check_codes_once(use, where)
     for concept, code in _specs(use):
-        _check_code(mapping, use, concept, code, f"{where}.codes.{concept}")
+        _check_code(mapping, use, concept, code, f"{where}.codes.{concept}", units=units)
 
 
 def _specs(use: "EventMap") -> Iterator[tuple[str, "CodeSpec"]]:
@@ -243,14 +244,17 @@ def _check_pattern(pattern: str, where: str) -> None:
         raise ValueError(f"{where}: {shown(pattern)} is no regular expression ({error})") from None
 
 
-def _check_code(mapping: "Mapping", use: "EventMap", concept: str, spec: "CodeSpec", where: str) -> None:
+def _check_code(
+    mapping: "Mapping", use: "EventMap", concept: str, spec: "CodeSpec", where: str, *, units: bool
+) -> None:
     if spec.pattern is not None:
         _check_pattern(spec.pattern, f"{where}.pattern")
     if spec.unit is None:
         return
     if TARGETS[concept].word:
         raise ValueError(f"{where}.unit: {concept} is a word and has no unit")
-    _check_unit(mapping, use, concept, spec.unit, f"{where}.unit")
+    if units:
+        _check_unit(mapping, use, concept, spec.unit, f"{where}.unit")
 
 
 def _check_unit(mapping: "Mapping", use: "EventMap", concept: str, unit: str, where: str) -> None:

@@ -138,7 +138,7 @@ def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     ("keys", "key", "rule"),
     [
         ({"password": SECRET}, "password", "environment variable"),
-        ({"release": {"smalest_cell": SECRET}}, "release.smalest_cell", "unknown key; is it 'smallest_cell'?"),
+        ({"release": {"smalest_cell": SECRET}}, "release.smalest_cell", "unknown key"),
         ({"release": {"smallest_cell": SECRET}}, "release.smallest_cell", "valid integer"),
         ({"release": {"smallest_cell": 0}}, "release.smallest_cell", "greater than or equal to 1"),
         ({"release": {"largest_megabytes": 0}}, "release.largest_megabytes", "greater than 0"),
