@@ -54,7 +54,8 @@ def columns_of(connection: "Connection", source: Extract, table: str, where: str
         raise MissingTableError(
             f"{where}.table: no table {table!r} in the database of ${source.url_env}; {hint}"
         ) from None
-    return {column["name"]: _arrow_type(column["type"]) for column in found}
+    as_text = connection.dialect.name == "sqlite"  # it has no times, only texts or numbers that mean one
+    return {column["name"]: _arrow_type(column["type"], times_as_text=as_text) for column in found}
 
 
 def copy_table(
@@ -111,7 +112,7 @@ def _place(source: Extract, table: str) -> tuple[str | None, str]:
     return schema or source.db_schema or None, name
 
 
-def _arrow_type(kind: Any) -> "pa.DataType":
+def _arrow_type(kind: Any, *, times_as_text: bool) -> "pa.DataType":
     """The type of a column's copy; what is no number, time or truth value is text."""
     import pyarrow as pa
     from sqlalchemy import types
@@ -122,6 +123,8 @@ def _arrow_type(kind: Any) -> "pa.DataType":
         return pa.int64()
     if isinstance(kind, types.Numeric):
         return pa.float64()
+    if times_as_text:
+        return pa.string()
     if isinstance(kind, types.DateTime):
         return pa.timestamp("us", tz="UTC" if kind.timezone else None)
     return pa.date32() if isinstance(kind, types.Date) else pa.string()
@@ -132,10 +135,10 @@ def _array(values: Any, kind: "pa.DataType", where: str) -> "pa.Array":
 
     if pa.types.is_string(kind):
         values = [value if value is None or isinstance(value, str) else str(value) for value in values]
-    elif pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        number = float if pa.types.is_floating(kind) else int
-        values = [value if value is None else number(value) for value in values]
     try:
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+            number = float if pa.types.is_floating(kind) else int
+            values = [value if value is None else number(value) for value in values]
         return pa.array(values, type=kind)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise UnreadableTableError(f"{where}: holds a value that is no {kind} ({type(error).__name__})") from None

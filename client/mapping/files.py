@@ -82,16 +82,17 @@ def header_fields(file: Path, form: CsvFormat) -> list[str]:
     """What stands in the header line, whatever it is. Raises UnreadableTableError."""
     opener = gzip.open if file.suffix == ".gz" else open
     try:
-        with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
+        with opener(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             for _ in range(form.skip):
                 next(text, "")
             quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if form.quote else csv.QUOTE_NONE
             rows = csv.reader(text, delimiter=form.delimiter, quotechar=form.quote or None, quoting=quoting)
-            return [name.strip() for name in next(rows, [])]
-    except UnicodeDecodeError as error:
-        raise UnreadableTableError(f"{file}: its header is not UTF-8; name its encoding under csv.encoding") from error
+            names = [name.strip() for name in next(rows, [])]
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise UnreadableTableError(f"{file}: its header cannot be read ({type(error).__name__})") from error
+    if not all(name.isascii() or name.encode("utf-8", "replace").decode() == name for name in names):
+        raise UnreadableTableError(f"{file}: its header is not UTF-8; name its encoding under csv.encoding")
+    return names
 
 
 def _checked_names(file: Path, names: list[str], form: CsvFormat) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Each step is a view over the one before, named after its relation, so that a row
 rows out says how many. Names are checked against what the extract really has before anything is mapped.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import duckdb
@@ -39,8 +39,13 @@ class Frame:
     unreadable: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
 
-    def check(self, wanted: Iterable[str], where: str) -> None:
+    def check(self, wanted: Collection[str], where: str) -> None:
         """Raises MissingColumnError that lists the columns there are."""
+        for name in wanted:
+            if name.startswith("#"):  # so begin the mapping's own
+                raise ConfigError(
+                    f"{where}: column {name!r} begins with a #; give the columns other names: `csv.columns`"
+                )
         check_columns(set(wanted), self.columns, where)
 
     def expression(self, text: str, where: str) -> Expression:
@@ -92,6 +97,7 @@ class _Builder:
         for number, join in enumerate(self.relation.join):
             self._join(join, f"{self.where}.join[{number}]")
         for name, text in self.relation.add.items():
+            self._refuse_taken([name], self.frame.columns, f"{self.where}.add")
             sql = self.frame.expression(text, f"{self.where}.add.{name}").sql
             self._step(f"SELECT *, {sql} AS {quote_name(name)} FROM {self.frame.view}")
             self.frame.columns.append(name)
