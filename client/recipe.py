@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from client.folders import Inputs
+from client.folders import STAGED, Inputs
 from client.notes import Encoder
 from client.sepsis_rules import RULES_VERSION
 from shared_model.contract import contract_digest
@@ -80,8 +80,11 @@ def held_store(store: Path) -> Manifest | None:
 
 def file_sizes(store: Path) -> dict[str, int]:
     """Bytes of every data file of a store, by its path in the store."""
-    files = (f for f in sorted(store.rglob("*")) if f.suffix in (".parquet", ".safetensors"))
-    return {str(file.relative_to(store)): file.stat().st_size for file in files}
+    held = (f for f in sorted(store.rglob("*")) if f.suffix in (".parquet", ".safetensors"))
+    own = [file.relative_to(store) for file in held]
+    return {
+        str(file): (store / file).stat().st_size for file in own if file.parts[0] != STAGED
+    }  # gone when it is whole
 
 
 def code_digest() -> str:

@@ -89,7 +89,8 @@ def _shipped() -> dict[str, str]:
     """The shipped configs by name: beside the sources, or inside the installed package."""
     beside = Path(__file__).resolve().parents[2] / "site_configs"
     place = beside if beside.is_dir() else Path(str(resources("client").joinpath("site_configs")))
-    return {file.stem: file.read_text(encoding="utf-8") for file in sorted(place.glob("*.yaml"))}
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in sorted(place.glob("*.yaml"))}
+    return {name: text for name, text in texts.items() if not re.search(r"(?m)^extends:", text)}
 
 
 def _from_shipped(text: str, folder: Path, like: str) -> str:

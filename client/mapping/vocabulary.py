@@ -43,7 +43,7 @@ LOINC: dict[str, tuple[str, ...]] = {
 }
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "heart_rate": ("heart rate", "pulse", "pulse rate", "hr", "herzfrequenz", "puls"),
+    "heart_rate": ("heart rate", "pulse", "pulse rate", "hr", "herzfrequenz", "hf", "puls"),
     "resp_rate": ("respiratory rate", "respiration rate", "resp rate", "breathing rate", "rr", "atemfrequenz"),
     "sbp": (
         "systolic blood pressure",
