@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks import main_job, preparation, synthetic
+from tests.benchmarks import main_job, mapping, preparation, synthetic
 
 if __name__ == "__main__":
     console = Console()
@@ -15,3 +15,4 @@ if __name__ == "__main__":
         console.print(synthetic.measure(Path(folder)))
         console.print(main_job.measure(Path(folder)))
         console.print(preparation.measure(Path(folder)))
+        console.print(mapping.measure(Path(folder) / "mapping"))

@@ -5,6 +5,7 @@ is told for one and for four times the rows. Alone: python -m tests.benchmarks.m
 """
 
 import gzip
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -14,8 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from simulations.dialects.german import write_german
+from simulations.dialects.omop import write_omop
 from tests.benchmarks.preparation import DATA, DEMO, measured
 from tests.benchmarks.replica import write_replica
+from tests.integration.postgres import load_omop, running_postgres
 
 CONFIGS = Path(__file__).resolve().parents[2] / "site_configs"
 COPIES, REPEATS = 20, 3
@@ -43,9 +46,12 @@ def measure(folder: Path, copies: int = COPIES) -> Table:
     if not DEMO.is_dir():
         table.add_row(f"no MIMIC-IV demo at {DEMO}; set CONSILIUM_DATA")
         return table
+    folder.mkdir(exist_ok=True)
     write_replica(DEMO, folder / "replica", copies)
     write_german(folder / "replica", folder / "german")
     _measure(table, folder, f"German export, demo x{copies}", CONFIGS / "german-csv.yaml", folder / "german")
+    for many in (max(1, copies // 4), copies):
+        _measure_postgres(table, folder / f"omop-{many}", many)
     if (DATA / "physionet-2012").is_dir():
         _measure(table, folder, "PhysioNet 2012", CONFIGS / "physionet-2012.yaml", DATA / "physionet-2012")
     return table
@@ -69,6 +75,22 @@ def _measure(table: Table, folder: Path, name: str, config: Path, extract: Path)
     table.add_row(
         name, f"{rows:,}", f"{base:.1f}", f"{seconds:.1f}", f"{ratio:.2f}", f"{rows / seconds:,.0f}", f"{peak:.2f}"
     )
+
+
+def _measure_postgres(table: Table, folder: Path, copies: int) -> None:
+    """Memory must not grow with the tables; there is nothing to compare the time with."""
+    write_replica(DEMO, folder / "replica", copies)
+    write_omop(folder / "replica", folder / "cdm")
+    site, place = folder / "site.yaml", folder / "mapped"
+    place.mkdir()
+    site.write_text(f"extends: {CONFIGS / 'omop-cdm-5.4.yaml'}\nstore: store\n", encoding="utf-8")
+    with running_postgres() as url:
+        load_omop(url, folder / "cdm")
+        os.environ["OMOP_URL"] = url
+        run = measured([sys.executable, "-c", _MAP, str(place), str(site)])
+    rows = sum(_rows(str(file)) for file in (folder / "cdm").iterdir())
+    cells = (f"{rows:,}", "", f"{run.seconds:.1f}", "", f"{rows / run.seconds:,.0f}", f"{run.gigabytes:.2f}")
+    table.add_row(f"OMOP in PostgreSQL, demo x{copies}", *cells)
 
 
 def _rows(file: str) -> int:
