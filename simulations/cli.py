@@ -1,7 +1,8 @@
 """``consilium-simulate``: one machine plays every hospital."""
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,11 +12,14 @@ from shared_model.study import Cohort, Label, Profile, Stays
 
 app = command_group(needs_command=False)
 DEFAULT_PATIENTS = 16_000
+Dialect = Literal["german", "omop"]
 _DATA, _TRAINING, _RUN = "What to simulate", "How to train", "The run"
 
 
 @app.callback(invoke_without_command=True)
 def simulate(
+    context: typer.Context,
+    *,
     mimic: Annotated[
         Path | None,
         typer.Option(
@@ -83,6 +87,8 @@ def simulate(
       consilium-simulate --mimic ~/mimic-iv-3.1 --rounds 30 --out runs/mimic
       consilium-simulate --synthetic 20000 --units MICU,SICU --set batch-size=128
     """
+    if context.invoked_subcommand is not None:
+        return
     from shared_model.config import RunConfig
     from simulations import experiment
     from simulations.screen import Screen
@@ -110,6 +116,27 @@ def simulate(
     with Screen() as screen:
         results = experiment.simulate(scenario, out, screen, replace=replace)
     screen.summary(results, out)
+
+
+@app.command()
+def export(
+    dialect: Annotated[Dialect, typer.Argument(help="german: messy CSV files; omop: the tables of OMOP CDM 5.4.")],
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    mimic: Annotated[Path | None, typer.Option(help="A MIMIC-IV folder to rewrite.")] = None,
+    synthetic: Annotated[int, typer.Option(help="Or so many synthetic patients.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic patients.")] = 1,
+) -> None:
+    """Write an extract in a form that is not MIMIC-IV's, to try `consilium-site` on."""
+    from simulations.dialects.german import write_german
+    from simulations.dialects.omop import write_omop
+    from simulations.synthetic import write_hospitals
+
+    with TemporaryDirectory(prefix="consilium-") as place:
+        if mimic is None:
+            mimic = Path(place) / "mimic"
+            write_hospitals(mimic, patients=synthetic, seed=seed)
+        {"german": write_german, "omop": write_omop}[dialect](mimic, out)
+    typer.echo(f"written: {out}")
 
 
 def main() -> None:

@@ -30,17 +30,17 @@ _TO_CANONICAL = {223761: (5 / 9, -160 / 9), 226531: (0.45359237, 0.0), 226707: (
 def write_german(mimic: Path, out: Path) -> None:
     """Write the export into the new folder ``out``. Raises RunFolderError where it exists, DataError's kinds for the
     MIMIC-IV folder."""
-    with mimic_views(mimic, out) as connection:
+    with mimic_views(mimic, out) as (connection, folder):
         for name, query in _TABLES.items():
-            _write(connection, query(), out / name)
+            _write(connection, query(), folder / name)
         for part in range(VITAL_FILES):
             _write(
                 connection,
                 f"{_vitals()} WHERE e.stay_id % {VITAL_FILES} = {part}",
-                out / f"vitalwerte_{part + 1}.csv.gz",
+                folder / f"vitalwerte_{part + 1}.csv.gz",
             )
-        _write_catalogue(connection, out / "katalog.csv")
-    _recode(out / "faelle.csv", "cp1252")
+        _write_catalogue(connection, folder / "katalog.csv")
+        _recode(folder / "faelle.csv", "cp1252")
 
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:

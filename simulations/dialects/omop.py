@@ -41,10 +41,10 @@ _WORDS = tuple(
 def write_omop(mimic: Path, out: Path) -> None:
     """Write the tables as CSV files with a header into the new folder ``out``. Raises RunFolderError where it exists,
     DataError's kinds for the MIMIC-IV folder."""
-    with mimic_views(mimic, out) as connection:
+    with mimic_views(mimic, out) as (connection, folder):
         _number_concepts(connection)
         for name, query in _QUERIES.items():
-            _write(connection, name, query, out)
+            _write(connection, name, query, folder)
 
 
 def _number_concepts(connection: duckdb.DuckDBPyConnection) -> None:
