@@ -67,11 +67,6 @@ def parse(text: str, where: str) -> Expression:
     return Expression(f"(\n{text}\n)", frozenset(columns))
 
 
-def reference(name: str) -> Expression:
-    """A column as an expression."""
-    return Expression(quote_name(name), frozenset({name}))
-
-
 def quote_name(name: str) -> str:
     """A column's or table's name as SQL."""
     return '"' + name.replace('"', '""') + '"'

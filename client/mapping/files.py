@@ -20,6 +20,8 @@ from client.source import parquet_columns, quoted
 from shared_model.errors import MissingTableError, UnreadableTableError
 
 FILE_NAME, ROW_NUMBER = "file_name", "row_number"
+LINE = "#line"  # a place in the order of all files' rows, for steps that take the first or last
+_MOST_ROWS = 1 << 40
 _TEXT_SUFFIXES = (".csv", ".tsv", ".psv", ".txt", ".csv.gz", ".tsv.gz", ".psv.gz", ".txt.gz")
 _SUFFIXES = (*_TEXT_SUFFIXES, ".parquet")
 _CHUNK = 1 << 22
@@ -109,32 +111,41 @@ def _checked_names(file: Path, names: list[str], form: CsvFormat) -> tuple[str, 
     return tuple(names)
 
 
-def rows_of(group: Group, columns: tuple[str, ...]) -> str:
-    """A query of ``columns`` of the group's files, with ``file_name`` and ``row_number`` where they are among them."""
-    chosen = [_chosen(name, group) for name in columns]
+def rows_of(group: Group, columns: tuple[str, ...], number: int = 0) -> str:
+    """A query of ``columns`` of the group's files. ``file_name``, ``row_number`` and ``#line`` may be among them;
+    ``number`` puts the lines of groups in order."""
+    chosen = ", ".join(_chosen(name, group, number) for name in columns)
+    counted = f', row_number() OVER () AS "{LINE}"' if {ROW_NUMBER, LINE} & set(columns) else ""
+    return f"SELECT {chosen} FROM (SELECT *{counted} FROM {_reader(group)})"
+
+
+def _reader(group: Group) -> str:
     paths = "[" + ", ".join(quoted(file) for file in group.files) + "]"
     if group.format is None:
-        return f"SELECT {', '.join(chosen)} FROM read_parquet({paths}, filename = true)"
+        return f"read_parquet({paths}, filename = '#path')"
     form = group.format
     kinds = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in group.columns)
     nulls = ", ".join(literal(text) for text in form.missing) or "''"
     return (
-        f"SELECT {', '.join(chosen)} FROM read_csv({paths}, auto_detect = false, header = {form.columns is None},"
+        f"read_csv({paths}, auto_detect = false, header = {form.columns is None},"
         f" skip = {form.skip}, delim = {quoted(form.delimiter)}, quote = {quoted(form.quote)},"
         f" escape = {quoted(form.quote)}, nullstr = [{nulls}], max_line_size = {LONGEST_LINE},"
-        f" buffer_size = {LONGEST_LINE}, columns = {{{kinds}}}, filename = true,"
+        f" buffer_size = {LONGEST_LINE}, columns = {{{kinds}}}, filename = '#path',"
         " store_rejects = true, rejects_table = 'csv_error', rejects_scan = 'csv_scan', rejects_limit = 0)"
     )
 
 
-def _chosen(name: str, group: Group) -> str:
+def _chosen(name: str, group: Group, number: int) -> str:
     held = {column.lower(): column for column in group.columns}
     if name.lower() in held:
         return f"{quote_name(held[name.lower()])} AS {quote_name(name)}"
     if name == FILE_NAME:
-        return r"regexp_replace(parse_filename(filename), '(\.[A-Za-z]+)+$', '') AS file_name"
+        return r"""regexp_replace(parse_filename("#path"), '(\.[A-Za-z]+)+$', '') AS file_name"""
     if name == ROW_NUMBER:
-        return "row_number() OVER () AS row_number"
+        of_file = f' - min("{LINE}") OVER (PARTITION BY "#path") + 1' if len(group.files) > 1 else ""
+        return f'"{LINE}"{of_file} AS row_number'
+    if name == LINE:
+        return f'"{LINE}" + {number * _MOST_ROWS} AS "{LINE}"'
     return f"CAST(NULL AS VARCHAR) AS {quote_name(name)}"
 
 

@@ -64,6 +64,8 @@ def told(errors: "list[ErrorDetails]", model: type[BaseModel], more: Iterable[st
     if first["type"] == "extra_forbidden":
         known = [*_keys(_place(location[:-1], model)), *(more if len(location) == 1 else ())]
         rule = f"unknown key{nearest(str(location[-1]), known)}"
+        if first["input"] is None and len(location) > 1:
+            rule = "unknown key without a value; between { } a text that holds a comma needs quotes"
     else:
         rule = _rules([error for error in errors if _in_file(error, model) == location])
     return f"{_path(location)}: {rule}" if location else rule

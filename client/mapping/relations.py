@@ -11,13 +11,14 @@ import duckdb
 
 from client.mapping.config import ColumnSpec, Join, Mapping, Relation
 from client.mapping.database import check_columns
-from client.mapping.expressions import Expression, literal, parse, quote_name, reference
-from client.mapping.files import FILE_NAME, ROW_NUMBER
+from client.mapping.expressions import Expression, literal, parse, quote_name
+from client.mapping.files import FILE_NAME, LINE, ROW_NUMBER
 from client.mapping.staging import Staged, staged_view
 from client.mapping.wanted import Wanted, brought_by, order_of
 from shared_model.errors import ConfigError
 
 SCHEMA = "raw"
+_TOLD = {FILE_NAME, ROW_NUMBER, LINE}  # that no file holds
 
 
 @dataclass
@@ -139,7 +140,7 @@ class _Builder:
             return
         self.frame.check(step.columns or step.all_but or [], f"{self.where}.unpivot")
         columns = step.columns or self._all_but(step.all_but or [])
-        kept = [c for c in self._staged_columns() if c.lower() not in {name.lower() for name in columns}]
+        kept = [c for c in self._columns_of(self.frame.view) if c.lower() not in {name.lower() for name in columns}]
         self._refuse_taken([step.name, step.value], kept, f"{self.where}.unpivot")
         cells = self._count(self.frame.view) * len(columns)
         chosen = ", ".join(map(quote_name, kept))
@@ -152,8 +153,8 @@ class _Builder:
         self._ignored("empty cell", cells - self._count(self.frame.view))
 
     def _all_but(self, names: list[str]) -> list[str]:
-        left_out = {name.lower() for name in names} | {FILE_NAME, ROW_NUMBER}
-        return [c for c in self._staged_columns() if c.lower() not in left_out]
+        left_out = {name.lower() for name in names} | _TOLD
+        return [c for c in self._columns_of(self.frame.view) if c.lower() not in left_out]
 
     def _pivot(self) -> None:
         step = self.relation.pivot
@@ -162,7 +163,11 @@ class _Builder:
         self.frame.check(
             [*step.key, step.name, step.value, *([step.order] if step.order else [])], f"{self.where}.pivot"
         )
-        name, value, order = quote_name(step.name), quote_name(step.value), quote_name(step.order or ROW_NUMBER)
+        name, value, order = (
+            quote_name(step.name),
+            quote_name(step.value),
+            quote_name(step.order or self._line("pivot")),
+        )
         take = "arg_min" if step.keep == "first" else "arg_max"
         key = ", ".join(map(quote_name, step.key))
         wide = ", ".join(
@@ -180,7 +185,7 @@ class _Builder:
         if other.absent:
             raise ConfigError(f"{where}: relation {join.relation!r} is absent from the extract; leave the join out")
         if join.columns is None:
-            keys = {name.lower() for name in join.by.values()}
+            keys = {name.lower() for name in join.by.values()} | _TOLD
             brought = {c: c for c in self._columns_of(other.view) if c.lower() not in keys}
         self.frame.check(join.by, f"{where}.by")
         other.check([*join.by.values(), *brought.values()], where)
@@ -202,13 +207,20 @@ class _Builder:
             return
         self.frame.check(step.by, f"{self.where}.keep_one.by")
         order = (
-            self.frame.expression(step.order, f"{self.where}.keep_one.order") if step.order else reference(ROW_NUMBER)
+            self.frame.expression(step.order, f"{self.where}.keep_one.order").sql
+            if step.order
+            else quote_name(self._line("keep_one"))
         )
         direction = "" if step.take == "first" else " DESC"
         key = ", ".join(map(quote_name, step.by))
-        rank = f"row_number() OVER (PARTITION BY {key} ORDER BY {order.sql}{direction} NULLS LAST)"
+        rank = f"row_number() OVER (PARTITION BY {key} ORDER BY {order}{direction} NULLS LAST)"
         query = f"SELECT * FROM {self.frame.view} QUALIFY {rank} = 1"
         self._leave_out("not the one that is kept", query, table=True)
+
+    def _line(self, step: str) -> str:
+        if LINE not in self._columns_of(self.frame.view):
+            raise ConfigError(f"{self.where}.{step}: give `order`; these rows are in no order of lines")
+        return LINE
 
     def _leave_out(self, reason: str, query: str, *, table: bool = False) -> None:
         before = self.frame.view
@@ -235,9 +247,6 @@ class _Builder:
                 f"{where}: {repeated:,} keys ({keys}) stand more than once in {join.relation!r}, so rows would be"
                 " multiplied; make them unique there with `keep_one`"
             )
-
-    def _staged_columns(self) -> list[str]:
-        return self._columns_of(self.frame.view)
 
     def _columns_of(self, view: str) -> list[str]:
         return [row[0] for row in self.connection.execute(f"DESCRIBE SELECT * FROM {view}").fetchall()]

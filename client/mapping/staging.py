@@ -16,7 +16,7 @@ import duckdb
 from client.extract import describe_file, two_at_a_time
 from client.mapping import database
 from client.mapping.config import CsvFormat, Mapping, Relation
-from client.mapping.files import FILE_NAME, ROW_NUMBER, find_files, group_files, rows_of, unreadable_rows
+from client.mapping.files import FILE_NAME, LINE, ROW_NUMBER, find_files, group_files, rows_of, unreadable_rows
 from client.mapping.wanted import Wanted
 from client.source import quoted
 from shared_model.errors import ConfigError, MissingTableError, UnreadableTableError
@@ -169,9 +169,8 @@ class _Stage:
         form = csv_format(self.mapping, self._relation)
         groups = group_files(files, form, self.folder / "staged" / "utf-8" / self.name)
         held = tuple(dict.fromkeys(c for group in groups for c in group.columns))
-        columns = (
-            tuple(c for c in (*held, FILE_NAME, ROW_NUMBER) if self._is_wanted(c, virtual=c not in held)) or held[:1]
-        )
+        told = tuple(name for name in (FILE_NAME, ROW_NUMBER, LINE) if name not in {c.lower() for c in held})
+        columns = tuple(c for c in (*held, *told) if self._is_wanted(c)) or held[:1]
         parts = [self._copy(connection, group, columns, number) for number, group in enumerate(groups)]
         rows, unreadable = sum(p[0] for p in parts), sum(p[1] for p in parts)
         if unreadable > rows:
@@ -191,7 +190,7 @@ class _Stage:
         target = self._target.with_suffix("") / f"{number}.parquet"
         target.parent.mkdir(exist_ok=True)
         try:
-            connection.execute(f"COPY ({rows_of(group, columns)}) TO {quoted(target)} (FORMAT parquet)")
+            connection.execute(f"COPY ({rows_of(group, columns, number)}) TO {quoted(target)} (FORMAT parquet)")
             connection.execute(f"CREATE OR REPLACE TEMP TABLE unreadable AS {unreadable_rows(connection, group)}")
         except duckdb.Error as error:
             raise _readable(group.files, error) from None
@@ -205,10 +204,8 @@ class _Stage:
             connection.execute(f"COPY (FROM unreadable ORDER BY ALL) TO {quoted(kept)} (FORMAT parquet)")
         return int(rows), int(bad), str(rule)
 
-    def _is_wanted(self, column: str, *, virtual: bool = False) -> bool:
-        if self.wanted is None:
-            return not virtual
-        return column.lower() in self.wanted
+    def _is_wanted(self, column: str) -> bool:
+        return self.wanted is None or column.lower() in self.wanted
 
 
 def staged_view(connection: duckdb.DuckDBPyConnection, view: str, staged: Staged) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from client.mapping.config import ColumnSpec, EventMap, Join, Mapping, Relation, TableMap
 from client.mapping.expressions import parse
-from client.mapping.files import ROW_NUMBER
+from client.mapping.files import LINE
 from shared_model.errors import ConfigError
 
 Wanted = dict[str, set[str] | None]
@@ -88,9 +88,9 @@ def _read_by_steps(relation: Relation) -> set[str] | None:
             return None
         names |= set(relation.unpivot.columns)
     if relation.pivot:
-        names |= {*relation.pivot.key, relation.pivot.name, relation.pivot.value, relation.pivot.order or ROW_NUMBER}
+        names |= {*relation.pivot.key, relation.pivot.name, relation.pivot.value, relation.pivot.order or LINE}
     if relation.keep_one:
-        names |= {*relation.keep_one.by, *([] if relation.keep_one.order else [ROW_NUMBER])}
+        names |= {*relation.keep_one.by, *([] if relation.keep_one.order else [LINE])}
     return names
 
 

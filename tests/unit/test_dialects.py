@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shared_model.errors import RunFolderError, DataError
+from shared_model.errors import DataError, RunFolderError
 from simulations.dialects.german import VITAL_FILES, write_german
 from simulations.dialects.omop import write_omop
 from simulations.synthetic import write_hospitals

@@ -169,6 +169,33 @@ def test_many_files_are_one_relation_and_tell_their_names(tmp_path: Path) -> Non
     ]
 
 
+def test_every_file_counts_its_own_rows_and_all_files_have_one_order(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["relations"]["labs"] = {"file": "parts/*.csv", "unpivot": {"all_but": ["bed"]}}
+        document["relations"]["last"] = {"from": "labs", "keep_one": {"by": "name", "take": "last"}}
+        entry = {"stay": "file_name", "code": "name", "value": "value", "codes": {"heart_rate": "HF", "sbp": "RR"}}
+        hours = {"expr": "row_number", "offset": "hours"}
+        document["events"] = [entry | {"from": "labs", "time": hours}]
+        document["events"] += [entry | {"from": "last", "time": {"value": 20, "offset": "hours"}}]
+
+    parts = {"100": "bed;HF\n1;80\n1;81\n", "101": "bed;HF\n2;90\n2;91\n", "102": "bed;RR\n3;120\n"}
+    (tmp_path / "extract" / "parts").mkdir(parents=True)
+    mapped = map_files(tmp_path, files={f"parts/{name}.csv": text for name, text in parts.items()}, change=change)
+    found = mapped.table("chartevents").sort_values(["charttime", "valuenum"])
+    got = [(t.day, t.hour, v) for t, v in zip(found["charttime"], found["valuenum"], strict=True)]
+    assert got == [(10, 1, 80), (10, 2, 81), (11, 1, 90), (11, 2, 91), (11, 20, 91), (12, 1, 120), (12, 20, 120)]
+
+
+def test_rows_without_an_order_of_lines_need_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(document: Document) -> None:
+        _from_database(document)
+        document["relations"]["labs"]["keep_one"] = {"by": "stay"}
+
+    monkeypatch.setenv("SITE_URL", _sqlite(tmp_path))
+    with pytest.raises(ConfigError, match=r"relations\.labs\.keep_one: give `order`; these rows are in no order"):
+        map_files(tmp_path, change=change)
+
+
 def test_long_to_wide_joined_and_one_row_of_several(tmp_path: Path) -> None:
     facts = "stay;name;value\n100;size;1,8\n100;size;1,9\n100;kg;80\n101;kg;70\n101;noise;1\n"
 
