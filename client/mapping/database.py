@@ -27,8 +27,9 @@ def connected(source: Extract, where: str) -> Iterator["Connection"]:
     from sqlalchemy.exc import SQLAlchemyError
 
     engine = _engine(source, where)
+    options: dict[str, Any] = {"stream_results": True, "yield_per": BATCH_ROWS, "postgresql_readonly": True}
     try:
-        with engine.connect().execution_options(stream_results=True, yield_per=BATCH_ROWS) as connection:
+        with engine.connect().execution_options(**options) as connection:
             yield connection
     except SQLAlchemyError as error:
         raise DataError(

@@ -19,6 +19,7 @@ from shared_model.features import MEASURED
 Verdict = Literal["ready", "ready with gaps", "not ready"]
 MOST_CODES = 200  # unmapped codes that the report lists, the most frequent first
 _MOSTLY_REJECTED = 0.5
+_MOST_NAMED = 8
 # Features that come from other concepts, or from drugs and devices.
 _DERIVED = ("gcs", "pao2fio2", "ventilation", "vasopressor")
 _GCS_PARTS = ("gcs_eyes", "gcs_verbal", "gcs_motor")
@@ -95,6 +96,8 @@ def report_on(
     grave += [doubt.message for doubt in doubts]
     gaps = [*_gaps(concepts, cohort, empty), *time_doubts, *_encoding_gaps(mapping["lines"])]
     gaps += [f"absent from the extract: {name}" for name in mapping["absent"]]
+    listed = tuple(_unmapped(found) for found in unmapped[:MOST_CODES])
+    gaps += _look_mappable(listed)
     return MappingReport(
         site=site,
         source=source,
@@ -102,7 +105,7 @@ def report_on(
         reasons=(*grave, *gaps),
         lines=tuple(mapping["lines"]),
         concepts=concepts,
-        unmapped=tuple(_unmapped(found) for found in unmapped[:MOST_CODES]),
+        unmapped=listed,
         unmapped_more=max(0, len(unmapped) - MOST_CODES),
         unit_doubts=doubts,
         times=times,
@@ -126,6 +129,13 @@ def _unmapped(found: dict[str, Any]) -> UnmappedCode:
         suggestion=suggestion.concept if suggestion else "",
         why=suggestion.why if suggestion else "",
     )
+
+
+def _look_mappable(unmapped: Iterable[UnmappedCode]) -> Iterable[str]:
+    found = [f"{code.code} ({code.suggestion}?)" for code in unmapped if code.suggestion]
+    if found:
+        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        yield f"nothing maps codes that look like a concept: {', '.join(found[:_MOST_NAMED])}{more}"
 
 
 def _unit_doubts(concepts: Iterable[ConceptCoverage]) -> Iterable[UnitDoubt]:

@@ -44,7 +44,9 @@ _PAGE = """<!doctype html>
 {% call table("Where the rows went", "rows = mapped + rejected + ignored; rejected rows are kept in rejects/") %}
 <thead><tr><th scope="col">Step</th><th scope="col" class="n">Rows</th><th scope="col" class="n">Mapped</th>
 <th scope="col" class="n">Rejected</th><th scope="col" class="n">Ignored</th></tr></thead><tbody>
-{% for line in r.lines %}<tr><th scope="row"><code>{{ line.step }}</code></th><td class="n">{{ line.rows|count }}</td>
+{% for line in r.lines %}<tr><th scope="row"><code>{{ line.step }}</code>
+{% if line.source != "extract" %}<span class="soft">{{ line.source }}</span>{% endif %}</th>
+<td class="n">{{ line.rows|count }}</td>
 <td class="n">{{ line.mapped|count }}</td><td class="n">{{ line.rejected.values()|sum|count }}</td>
 <td class="n">{{ line.ignored.values()|sum|count }}</td></tr>
 {% for reason, rows in line.rejected.items() %}<tr class="why"><th scope="row">{{ reason }}</th><td></td><td></td>
