@@ -51,7 +51,9 @@ def _account(lines: Iterable[dict[str, Any]]) -> Table:
     for line in lines:
         rejected, ignored = sum(line["rejected"].values()), sum(line["ignored"].values())
         read = "" if line["source"] == "extract" else f" [dim]{escape(line['source'])}[/dim]"
-        table.add_row(escape(line["step"]) + read, *(_count(n) for n in (line["rows"], line["mapped"], rejected, ignored)))
+        table.add_row(
+            escape(line["step"]) + read, *(_count(n) for n in (line["rows"], line["mapped"], rejected, ignored))
+        )
         for kind in ("rejected", "ignored", "notes"):
             for reason, rows in line[kind].items():
                 place = {"rejected": ("", "", _count(rows), ""), "ignored": ("", "", "", _count(rows))}
