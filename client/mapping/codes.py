@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from client import sepsis_rules
 from client.mapping.account import CodeFound
 from client.mapping.config import CodeSpec, EventMap
+from client.mapping.domains import support_states, words_of
+from client.mapping.mistakes import shown
 from client.mapping.targets import TARGETS, Target
+from client.mapping.texts import map_key, plain_code
 from shared_model import concepts
 from shared_model.errors import ConfigError
 
@@ -38,10 +41,10 @@ class CodeBook:
     def __init__(self, use: EventMap, where: str) -> None:
         self.where = where
         self.coded = list(_coded(use))
-        self.literal = {code: coded for coded, codes in self.coded for code in codes}
+        self.literal = {plain_code(code): coded for coded, codes in self.coded for code in codes}
         self.patterns = [(re.compile(c.spec.pattern, re.IGNORECASE), c) for c, _ in self.coded if c.spec.pattern]
         self.by_loinc = self._by_loinc(use) if use.loinc else {}
-        self.ignored = {code for code in use.ignore if not _is_pattern(code)}
+        self.ignored = {plain_code(code) for code in use.ignore if not _is_pattern(code)}
         self.ignored_patterns = [re.compile(code[1:-1], re.IGNORECASE) for code in use.ignore if _is_pattern(code)]
 
     @property
@@ -103,7 +106,7 @@ def _coded(use: EventMap) -> Iterator[tuple[Coded, list[str]]]:
 def word_rows(coded: Coded, where: str) -> Iterator[tuple[int, str, float | None, str | None]]:
     """The value map of a destination: its number, the text in lower case, the number or the word that it stands for."""
     for text, value in (coded.spec.map or {}).items():
-        key = text.strip().lower()
+        key = map_key(text)
         if coded.target.word:
             yield coded.number, key, None, None if value is None else _word(coded.target.name, str(value), where)
         elif value == INTUBATED and coded.target.name == "gcs_verbal":
@@ -117,9 +120,13 @@ def word_rows(coded: Coded, where: str) -> Iterator[tuple[int, str, float | None
 
 def _word(concept: str, value: str, where: str) -> str:
     """The word itself, or the one that stands for a state of breathing support."""
-    known = concept in {name for name, _ in SUPPORT_WORDS}
-    if known and value in concepts.VENTILATION_LEVELS and (concept, value) not in SUPPORT_WORDS:
-        raise ConfigError(f"{where}.codes.{concept}.map: {concept} does not tell {value!r}; map it to oxygen_device")
+    states, words = support_states(concept), words_of(concept)
+    if states and value not in states and value not in words:
+        other = "; map it to oxygen_device" if value in concepts.VENTILATION_LEVELS else ""
+        raise ConfigError(
+            f"{where}.codes.{concept}.map: {concept} does not tell {shown(value)}{other}; it tells {', '.join(states)}"
+            f" or a word of MIMIC-IV such as {words[0]}"
+        )
     return SUPPORT_WORDS.get((concept, value), value)
 
 

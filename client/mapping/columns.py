@@ -12,6 +12,7 @@ import duckdb
 from client.mapping.config import ColumnSpec
 from client.mapping.expressions import literal
 from client.mapping.relations import Frame
+from client.mapping.texts import map_key
 from shared_model.errors import ConfigError, DataError
 
 Scalar = bool | int | float | str
@@ -24,8 +25,11 @@ _MICROSECONDS = {
 }
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _CLOCK = r"^([-+]?)(\d+):([0-5]?\d)(?::([0-5]?\d))?$"
-# Identifiers of our own for what is no plain number, above every plain one that is read as it is.
-LOCAL_ID = """CREATE MACRO local_id(t) AS
+# A whole number is the same key however a program that reads it as a float writes it: 12.0 is 12. And identifiers of
+# our own for what is no plain number, above every plain one that is read as it is.
+MACROS = """CREATE MACRO whole(t) AS
+    CASE WHEN suffix(t, '.0') AND regexp_full_match(t, '-?[0-9]+[.]0') THEN left(t, -2) ELSE t END;
+CREATE MACRO local_id(t) AS
     CASE WHEN regexp_full_match(t, '0|[1-9][0-9]{0,17}') THEN CAST(t AS BIGINT)
     ELSE CAST(md5_number_lower(t) & 4611686018427387903 AS BIGINT) + 4611686018427387904 END"""
 
@@ -53,12 +57,18 @@ class Reader:
         self.connection, self.frame, self.where = connection, frame, where
         self.timezone, self.bases = timezone, dict(bases)
 
+    def key(self, spec: ColumnSpec, name: str) -> Value:
+        """A text that names something: an identifier or a code."""
+        text = self.text(spec, name)
+        return Value(f"whole({text.sql})", text.problems)
+
     def text(self, spec: ColumnSpec, name: str) -> Value:
         """A word, without outer blanks; mapped where there is a map."""
         raw = self._raw_text(spec, name)
         if spec.map is None:
             return Value(raw if spec.default is None else f"coalesce({raw}, {literal(_text(spec.default))})")
-        lowered = {key.strip().lower(): value for key, value in spec.map.items()}
+        raw = f"whole({raw})"
+        lowered = {map_key(key): value for key, value in spec.map.items()}
         cases = " ".join(
             f"WHEN {literal(key)} THEN {literal(None if value is None else _text(value))}"
             for key, value in lowered.items()
@@ -77,13 +87,13 @@ class Reader:
             return Value(_finite(f"CAST({raw} AS DOUBLE)"))
         text = self._raw_text(spec, name)
         sql = parsed = self.parse_number(text)
+        text = text if spec.map is None else f"whole({text})"
         if spec.map is not None:
             cases = " ".join(
-                f"WHEN {literal(key.strip().lower())} THEN {self._constant(value, name)}"
-                for key, value in spec.map.items()
+                f"WHEN {literal(map_key(key))} THEN {self._constant(value, name)}" for key, value in spec.map.items()
             )
             sql = f"CASE lower({text}) {cases} ELSE {parsed} END"
-        nulls = [key.strip().lower() for key, value in (spec.map or {}).items() if value is None]
+        nulls = [map_key(key) for key, value in (spec.map or {}).items() if value is None]
         if spec.default is not None:
             return Value(f"coalesce({sql}, {self._constant(spec.default, name)})")
         spared = f" AND lower({text}) NOT IN ({', '.join(map(literal, nulls))})" if nulls else ""
@@ -104,8 +114,8 @@ class Reader:
 
     def identifier(self, spec: ColumnSpec, name: str) -> Value:
         """A number of our own for a local identifier; plain whole numbers stay as they are."""
-        text = self.text(spec, name)
-        return Value(f"local_id({text.sql})", text.problems)
+        key = self.key(spec, name)
+        return Value(f"local_id({key.sql})", key.problems)
 
     def time(self, spec: ColumnSpec, name: str) -> Value:
         """A naive local time of the hospital."""
@@ -127,11 +137,21 @@ class Reader:
         """SQL of the number that a text stands for; a sign such as < before it is left out."""
         bare = f"ltrim({text}, '<>≤≥=~ ')"
         if self.frame.thousands:
-            bare = f"replace({bare}, {literal(self.frame.thousands)}, '')"
+            bare = self._ungrouped(bare)
         if self.frame.decimal == ".":
-            return _finite(f"TRY_CAST({bare} AS DOUBLE)")
+            return _finite(f"CASE WHEN contains({bare}, '_') THEN NULL ELSE TRY_CAST({bare} AS DOUBLE) END")
         point = f"replace({bare}, {literal(self.frame.decimal)}, '.')"
-        return _finite(f"CASE WHEN contains({bare}, '.') THEN NULL ELSE TRY_CAST({point} AS DOUBLE) END")
+        number = f"TRY_CAST({point} AS DOUBLE)"
+        return _finite(f"CASE WHEN contains({bare}, '.') OR contains({bare}, '_') THEN NULL ELSE {number} END")
+
+    def _ungrouped(self, bare: str) -> str:
+        """Without the sign between groups of digits; no number where the groups are none (12,5 beside 1,234)."""
+        sign, point = f"[{self.frame.thousands}]", f"[{self.frame.decimal}]"
+        grouped = f"[-+]?[1-9][0-9]{{0,2}}({sign}[0-9]{{2,3}})*{sign}[0-9]{{3}}({point}[0-9]*)?"
+        without = f"replace({bare}, {literal(self.frame.thousands)}, '')"
+        held = f"contains({bare}, {literal(self.frame.thousands)})"
+        fits = f"regexp_full_match({bare}, {literal(grouped)})"
+        return f"CASE WHEN NOT {held} THEN {bare} WHEN {fits} THEN {without} END"
 
     def raw_number(self, spec: ColumnSpec, name: str) -> tuple[str, str]:
         """SQL of a value as text, and as the number that it may be."""
@@ -141,7 +161,9 @@ class Reader:
 
     def _raw_text(self, spec: ColumnSpec, name: str) -> str:
         raw = self.frame.source(spec, f"{self.where}.{name}")
-        return f"nullif(trim({raw if self._kind(raw) == 'VARCHAR' else f'CAST({raw} AS VARCHAR)'}), '')"
+        kind = self._kind(raw)
+        text = f"nullif(trim({raw if kind == 'VARCHAR' else f'CAST({raw} AS VARCHAR)'}), '')"
+        return f"whole({text})" if kind in ("DOUBLE", "FLOAT") else text
 
     def _kind(self, sql: str) -> str:
         try:

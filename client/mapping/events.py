@@ -81,9 +81,9 @@ class _EventMapper:
     def _lay_out_rows(self, owner: Owner) -> None:
         """The view ``event_row``: what the entry reads of each row, as text."""
         text = {
-            name: self.reader.text(getattr(self.use, name) or _NOTHING, name).sql
-            for name in ("code", "loinc", "label", "unit")
+            name: self.reader.text(getattr(self.use, name) or _NOTHING, name).sql for name in ("loinc", "label", "unit")
         }
+        text["code"] = self.reader.key(self.use.code, "code").sql
         value, number = self.reader.raw_number(self.use.value, "value")
         weight = self.reader.number(self.use.weight, "weight").sql if self.use.weight else "NULL"
         named = {"key": owner.key, **text, "value": value, "number": number, "weight": weight}
@@ -153,7 +153,7 @@ class _EventMapper:
         rows = (
             f'(SELECT r.*, u.*, w.* FROM {rows} LEFT JOIN event_unit AS u ON "#unit_spec" = "#spec"'
             ' AND "#of_unit" IS NOT DISTINCT FROM "#unit"'
-            ' LEFT JOIN event_word AS w ON "#word_spec" = "#spec" AND "#word_text" = lower("#value")) AS r'
+            ' LEFT JOIN event_word AS w ON "#word_spec" = "#spec" AND "#word_text" = lower(whole("#value"))) AS r'
         )
         raw = 'coalesce(r."#word_number", r."#number")'
         weight = 'CASE WHEN r."#by_weight" THEN r."#weight" ELSE 1 END'

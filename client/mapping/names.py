@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from client.mapping.domains import DOMAINS
 from client.mapping.mistakes import nearest, shown
 from client.mapping.targets import TARGETS
+from client.mapping.texts import plain_code
 from client.mapping.vocabulary import NAMES
 from shared_model.schema import TABLES
 
@@ -162,10 +164,20 @@ def _check_table(mapping: "Mapping", name: str, use: "TableMap", where: str, fla
     for column, spec in use.columns.items():
         _check_known(column, held, f"{where}.columns.{column}", "column")
         _check_column(spec, f"{where}.columns.{column}")
+        _check_domain(column, spec, f"{where}.columns.{column}")
     given = use.columns.keys() | _implied(name, use, where)
     missing = [one for one in REQUIRED[name] if not given & {*one.split("|")}]
     if missing:
         raise ValueError(f"{where}.columns: {name} needs {', '.join(one.replace('|', ' or ') for one in missing)}")
+
+
+def _check_domain(column: str, spec: "ColumnSpec", where: str) -> None:
+    """What a map, a default or a constant gives must be among the few values that the column knows."""
+    known = DOMAINS.get(column, ())
+    given = [*(spec.map or {}).values(), spec.default, spec.value]
+    wrong = [value for value in given if value is not None and value not in known] if known else []
+    if wrong:
+        raise ValueError(f"{where}: {shown(str(wrong[0]))} is none of {', '.join(map(str, known))}")
 
 
 def _implied(name: str, use: "TableMap", where: str) -> set[str]:
@@ -224,12 +236,12 @@ def _specs(use: "EventMap") -> Iterator[tuple[str, "CodeSpec"]]:
 def _check_codes_once(use: "EventMap", where: str) -> None:
     seen: dict[str, str] = {}
     for concept, spec in _specs(use):
-        for code in map(str.strip, spec.code or []):
+        for code in map(plain_code, spec.code or []):
             if code in seen:
                 both = f"{seen[code]} and {concept}" if seen[code] != concept else f"both under {concept}"
                 raise ValueError(f"{where}.codes: code {shown(code)} is mapped twice: {both}")
             seen[code] = concept
-    for code in map(str.strip, use.ignore):
+    for code in map(plain_code, use.ignore):
         if code in seen:
             raise ValueError(f"{where}.ignore: code {shown(code)} is mapped to {seen[code]}")
         if len(code) > 2 and code.startswith("/") and code.endswith("/"):

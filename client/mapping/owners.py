@@ -38,7 +38,7 @@ def owner_of(use: TableMap | EventMap, reader: Reader) -> Owner | None:
     for kind in OWNERS:
         spec: Column | None = getattr(use, kind)
         if spec is not None:
-            key = reader.text(spec, kind).sql
+            key = reader.key(spec, kind).sql
             left_out = f'LEFT JOIN (SELECT DISTINCT key FROM left_out_{_TABLE[kind]}) AS l ON l.key = r."#key"'
             return Owner(kind, key, f'LEFT JOIN owner_{kind} AS o ON o.key = r."#key" {left_out}')
     return None

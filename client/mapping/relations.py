@@ -192,7 +192,7 @@ class _Builder:
         self._refuse_taken(list(brought), self.frame.columns, where)
         self._refuse_repeated_keys(join, other, where)
         on = " AND ".join(
-            f"CAST(here.{quote_name(a)} AS VARCHAR) = CAST(there.{quote_name(b)} AS VARCHAR)"
+            f"whole(CAST(here.{quote_name(a)} AS VARCHAR)) = whole(CAST(there.{quote_name(b)} AS VARCHAR))"
             for a, b in join.by.items()
         )
         new = "".join(f", there.{quote_name(held)} AS {quote_name(name)}" for name, held in brought.items())

@@ -14,7 +14,7 @@ import duckdb
 from client.extract import tables_read, working_database
 from client.mapping.account import Account, Line
 from client.mapping.codes import CodeBook
-from client.mapping.columns import LOCAL_ID
+from client.mapping.columns import MACROS
 from client.mapping.config import EVENT_TABLES, Mapping
 from client.mapping.events import collected, map_events
 from client.mapping.expressions import quote_name
@@ -135,6 +135,7 @@ def map_extract(
         staged = stage_relations(connection, mapping, wanted, folder, on_stage)
         connection.execute("SET preserve_insertion_order = false")  # steps that need the order have row_number
         _lock(connection, folder)
+        connection.execute(MACROS)
         on_stage("mapping to MIMIC-IV-style tables")
         with told_apart("relations"):
             run = Run(connection, mapping, folder, flag, build_frames(connection, mapping, wanted, staged))
@@ -170,7 +171,6 @@ def _account_relations(run: Run) -> None:
 
 
 def _create(run: Run) -> None:
-    run.connection.execute(LOCAL_ID)
     for table in tables_read(run.flag):
         if table.name not in EVENT_TABLES:
             columns = ", ".join(f'"{name}" {kind}' for name, kind in table.columns.items())

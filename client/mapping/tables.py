@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from client.mapping.columns import Reader, Value
+from client.mapping.domains import DOMAINS
 from client.mapping.expressions import literal, quote_name
 from client.mapping.owners import KEYS, OWNED_COLUMNS, Owner, owner_of, owner_rules, stay_by_time
 from shared_model.schema import TABLES, Table
@@ -63,7 +64,7 @@ class _TableMapper:
 
     def _keep_identifiers(self) -> None:
         """The texts of this table's local identifiers, also of rows that a filter leaves out."""
-        text = self.reader.text(self.use.columns[KEYS[self.table.name]], KEYS[self.table.name]).sql
+        text = self.reader.key(self.use.columns[KEYS[self.table.name]], KEYS[self.table.name]).sql
         kept = f"SELECT {text} AS key FROM {self.frame.view} AS r WHERE {self._condition}"
         every = f"SELECT {text} AS key FROM {self.frame.everything} AS r"
         name = self.table.name
@@ -120,4 +121,9 @@ class _TableMapper:
         if self.owner:
             cases.insert(0, owner_rules(self.owner))
         cases += [f"WHEN {values[c].sql} IS NULL THEN {literal(f'no {c}')}" for c in NEEDED[self.table.name]]
+        for column, known in DOMAINS.items():
+            if column in values:
+                listed = ", ".join(map(literal, known))
+                rule = f"{column}: none of {', '.join(map(str, known))}; give it a `map`"
+                cases.append(f"WHEN {values[column].sql} NOT IN ({listed}) THEN {literal(rule)}")
         return f"CASE {' '.join(cases)} END"

@@ -4,11 +4,23 @@ What a file may write, where that is more than the type says, stands beside each
 takes it from there.
 """
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 Scalar = bool | int | float | str
+_WHOLE = re.compile(r"^(-?[0-9]+)\.0$")
+
+
+def plain_code(text: str) -> str:
+    """A local code as it is compared: without outer blanks, 12.0 as 12."""
+    return _WHOLE.sub(r"\1", text.strip())
+
+
+def map_key(text: str) -> str:
+    """A text of a value map as it is compared: without case as well."""
+    return plain_code(text).lower()
 
 
 def _as_text(value: Any) -> Any:

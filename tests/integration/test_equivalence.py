@@ -16,7 +16,7 @@ import pytest
 from open_data import MIMIC_DEMO, open_data
 from postgres import load_omop, running_postgres
 
-from client.mapping.columns import LOCAL_ID
+from client.mapping.columns import MACROS
 from client.mapping.extract import extract_of
 from client.prepare import prepare, prepare_mimic
 from client.site import SiteConfig, load_site
@@ -94,7 +94,7 @@ def _compare(mimic: Path, site: SiteConfig, cohort: Cohort, folder: Path, name: 
     manifest = prepare(extract_of(site), folder / "mapped", cohort=cohort, encoder="none")
     native, mapped = (pd.read_parquet(folder / which / "stays.parquet") for which in ("native", "mapped"))
     with duckdb.connect() as connection:
-        connection.execute(LOCAL_ID)
+        connection.execute(MACROS)
         ids = [connection.execute("SELECT local_id(?)", [name(s)]).fetchall()[0][0] for s in native["stay_id"]]
     mapped["onset_time"], native["onset_time"] = (pd.to_datetime(t["onset_time"]) for t in (mapped, native))
     order = mapped.reset_index().set_index("stay_id").loc[ids, "index"].to_numpy()

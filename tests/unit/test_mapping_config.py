@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from mapped_site import DOCUMENT, SECRET, changed, refused, without, write, written
+from mapped_site import DOCUMENT, SECRET, changed, refused, write, written
 from rich.console import Console
 
 from client.mapping import schema, tables
@@ -22,10 +22,8 @@ from shared_model.errors import ConfigError
 
 def value_map(folder: Path, text: str) -> dict[str, Any]:
     """A value map as a site gets it, written in YAML."""
-    path = write(folder, without("tables/patients/columns/gender"))
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    block = yaml.safe_dump(document).replace("      anchor_age: age", f"      anchor_age: age\n      gender: {text}")
-    spec = load_site(written(folder, block)).tables["patients"][0].columns["gender"]
+    block = yaml.safe_dump(DOCUMENT).replace("curr_service: service", f"curr_service: {text}")
+    spec = load_site(written(folder, block)).tables["services"][0].columns["curr_service"]
     return {"map": spec.map, "value": spec.value, "default": spec.default}
 
 
@@ -168,7 +166,7 @@ def test_a_site_takes_from_another_what_it_does_not_say(tmp_path: Path) -> None:
         "store": "coronary",
         "tables": {
             "icustays": {"filter": "unit = 1", "columns": {"first_careunit": "unit"}},
-            "patients": {"columns": {"gender": {"default": None, "map": {"w": None, "d": "D"}}}},
+            "patients": {"columns": {"gender": {"default": None, "map": {"w": None, "d": "unknown"}}}},
             "services": None,
             "radiology": None,
         },
@@ -187,7 +185,7 @@ def test_a_site_takes_from_another_what_it_does_not_say(tmp_path: Path) -> None:
         "icu_in",
     )
     gender = site.tables["patients"][0].columns["gender"]
-    assert gender.default is None and gender.map == {"m": "M", "w": None, "d": "D"}
+    assert gender.default is None and gender.map == {"m": "M", "w": None, "d": "unknown"}
     assert "services" not in site.tables and "diagnoses_icd" in site.tables
     assert site.relations["labs"].csv == {} and site.relations["labs"].file == ["l.csv"]
     assert len(site.relations["labs"].join) == 1
