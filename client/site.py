@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
 
-from client.mapping.config import Mapping, Strict
+from client.mapping.config import Mapping
 from client.mapping.loading import load_document
 from client.mapping.mistakes import one_line, told
 from client.mapping.names import check_names
+from client.mapping.steps import Strict
 from shared_model.errors import ConfigError
 from shared_model.study import Cohort, Stays, Study
 

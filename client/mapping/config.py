@@ -7,20 +7,15 @@ from these declarations. A value of a row is text until a column of the schema s
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from client.mapping.steps import Join, KeepOne, Pivot, Previous, Split, Strict, Unpivot
 from client.mapping.texts import Delimiter, Encoding, Scalar, Text, TextList, ValueMap
 from shared_model.schema import TABLES
 
 Offset = Literal["milliseconds", "seconds", "minutes", "hours", "days", "HH:MM"]
 EVENT_TABLES = ("chartevents", "labevents", "inputevents", "outputevents")
 MAPPED_TABLES = tuple(t.name for t in TABLES if t.name not in EVENT_TABLES)
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
 
 def _as_column(value: Any) -> Any:
@@ -78,66 +73,24 @@ class Extract(Strict):
         return self
 
 
-class Unpivot(Strict):
-    """A wide table becomes a long one: a row for each named column that holds a value."""
-
-    columns: TextList | None = Field(default=None, description="columns that become rows")
-    all_but: TextList | None = Field(default=None, description="instead of `columns`: every column but these")
-    name: str = Field(default="name", description="new column with the name of the old one")
-    value: str = Field(default="value", description="new column with its value")
-
-    @model_validator(mode="after")
-    def _one_list(self) -> "Unpivot":
-        if (self.columns is None) == (self.all_but is None):
-            raise ValueError("give either `columns` or `all_but`")
-        return self
-
-
-class Pivot(Strict):
-    """A long table becomes a wide one: a row for each key, a column for each of the names in ``columns``."""
-
-    key: TextList = Field(min_length=1, description="columns that name a row of the wide table")
-    name: str = Field(description="column that holds the names")
-    value: str = Field(description="column that holds the values")
-    columns: TextList = Field(min_length=1, description="names that become columns; rows of other names are ignored")
-    order: str = Field(default="", description="column by which `keep` says first or last; line order unless given")
-    keep: Literal["first", "last"] = Field(default="first", description="which of several values of a key and name")
-
-
-class KeepOne(Strict):
-    """Of the rows that share ``by``, one is kept and the others are ignored."""
-
-    by: TextList = Field(min_length=1, description="columns that name one thing")
-    order: str = Field(default="", description="SQL expression to order by; line order unless given")
-    take: Literal["first", "last"] = Field(default="first", description="which one is kept")
-
-
-class Join(Strict):
-    """Columns of another relation, looked up by key. The key is unique there, so no row is multiplied."""
-
-    relation: str = Field(description="where to look")
-    by: dict[str, str] = Field(min_length=1, description="`column here: column there`")
-    columns: list[str] | dict[str, str] | None = Field(
-        default=None, description="columns to bring, or `new name: column there`; all but the key unless given"
-    )
-    required: bool = Field(default=False, description="ignore rows that find nothing")
-
-
 class Relation(Strict):
-    """Rows to map, made in this order: read, unpivot or pivot, join, add, filter, keep_one.
-
-    Every file relation also has the columns `file_name` (without folder and ending) and `row_number` (in its file).
-    """
+    """Rows to map. The steps of a relation come in the order of its keys; for another order, chain two with `from`."""
 
     source: str = Field(default="", description="which of `sources`; may be left out when there is one")
-    file: TextList | None = Field(default=None, description="file or pattern (labs_*.csv.gz) in the source's folder")
+    file: TextList | None = Field(
+        default=None,
+        description="file or pattern (labs_*.csv.gz) in the source's folder; its rows also have the columns `file_name`"
+        " (without folder and ending) and `row_number` (in its file)",
+    )
     table: str | None = Field(default=None, description="table of the database; SCHEMA.TABLE overrides the schema")
     relation: str | None = Field(default=None, alias="from", description="instead of a file or table: another relation")
     csv: Differences = Field(default={}, description="what differs from the source's `csv`, for these files")
     optional: bool = Field(default=False, description="whether the extract may lack it")
     unpivot: Unpivot | None = Field(default=None, description="wide to long")
     pivot: Pivot | None = Field(default=None, description="long to wide")
+    split: Split | None = Field(default=None, description="a row for each value of a list in a cell")
     join: list[Join] = Field(default=[], description="columns of other relations")
+    previous: Previous | None = Field(default=None, description="columns of the row before")
     add: dict[str, str] = Field(default={}, description="`new column: SQL expression`; each sees those before it")
     filter: str = Field(default="", description="SQL condition; other rows are ignored, and counted")
     keep_one: KeepOne | None = Field(default=None, description="one row of several")
@@ -271,7 +224,9 @@ class Mapping(Strict):
         default="", description="the hospital's time zone, such as Europe/Berlin; for times that name one"
     )
     sources: dict[str, Extract] = Field(default={}, description="`name: where a part of the extract lies`")
-    relations: dict[str, Relation] = Field(default={}, description="`name: rows to map`")
+    relations: dict[str, Relation] = Field(
+        default={}, description="`name: rows to map`; a relation's steps come in the order of its keys here"
+    )
     tables: dict[str, TableMaps] = Field(
         default={}, description=f"`table: mapping or mappings`; {', '.join(MAPPED_TABLES)}"
     )

@@ -37,6 +37,13 @@ _NAMES = {
 }
 # They look at the session or the clock, or wait, though DuckDB calls them scalar.
 _REFUSED = ("current_", "get_current", "getvariable", "now", "today", "txid_", "transaction_", "in_search_path", "pg_")
+_TYPES = {
+    *("BOOLEAN", "BOOL", "TINYINT", "SMALLINT", "INTEGER", "INT", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT"),
+    *("FLOAT", "REAL", "DOUBLE", "DECIMAL", "NUMERIC", "VARCHAR", "TEXT", "STRING", "LIST"),
+    *("DATE", "TIME", "TIMESTAMP", "TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE", "DATETIME", "INTERVAL"),
+}
+_LONG = {"repeat": 1, "lpad": 1, "rpad": 1}  # the place of the length that they write
+_LONGEST_TEXT, _LONGEST_EXPRESSION = 1000, 20_000
 _QUERIES = {"json_serialize_sql", "json_deserialize_sql", "json_serialize_plan"}
 _MACROS = {"date_add", "fdiv", "if", "ifnull", "nullif", "split_part", "days_in_month", "array_to_string"}
 _SPECIAL = {"main", "system", ""}
@@ -62,6 +69,8 @@ def parse(text: str, where: str) -> Expression:
             )
         if kind == "FUNCTION":
             _check_function(node, where)
+        if kind == "TYPE" and node["type_name"].upper() not in _TYPES:
+            raise ConfigError(f"{where}: no type {node['type_name']} in an expression: {_short(text)}")
         if kind == "COLUMN_REF":
             columns.add(_column(node, where))
     return Expression(f"(\n{text}\n)", frozenset(columns))
@@ -82,28 +91,54 @@ def literal(value: bool | int | float | str | None) -> str:
 
 
 def _tree(text: str, where: str) -> Any:
-    with duckdb.connect() as connection:
-        [(answer,)] = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT (\n{text}\n)"]).fetchall()
-    found = json.loads(answer)
-    if found["error"]:
-        raise ConfigError(f"{where}: no SQL expression ({found['error_message']}): {_short(text)}")
+    """The one expression of ``SELECT (text)``, which must be the same query as ``SELECT (1)`` in all else. Parsed once
+    without brackets as well, so that the text cannot close them."""
+    if len(text) > _LONGEST_EXPRESSION:
+        raise ConfigError(f"{where}: longer than {_LONGEST_EXPRESSION:,} characters; use several `add` columns")
+    for query in (f"SELECT\n{text}\n", f"SELECT (\n{text}\n)"):
+        found = _serialized(query)
+        if found is None:
+            raise ConfigError(f"{where}: no SQL expression that can be read; is it nested too deeply?")
+        if found["error"]:
+            raise ConfigError(
+                f"{where}: no SQL expression ({found['error_message']}): {_short(text)}; a column whose name is a word"
+                ' of SQL needs quotes: "Name"'
+            )
     statements = found["statements"]
-    node = statements[0]["node"]
-    alone = len(statements) == 1 and node["type"] == "SELECT_NODE" and len(node["select_list"]) == 1
-    if not alone or node["from_table"]["type"] != "EMPTY" or list(_nodes({**node, "select_list": []})):
+    if len(statements) != 1 or _frame(statements[0]) != _frame(_serialized("SELECT (1)")["statements"][0]):
         raise ConfigError(f"{where}: write one SQL expression, no query: {_short(text)}")
-    return node["select_list"]
+    return statements[0]["node"]["select_list"]
+
+
+@cache
+def _serialized(query: str) -> Any:
+    """DuckDB's syntax tree of a query, or its error; None for one that its parser cannot hold."""
+    try:
+        with duckdb.connect() as connection:
+            [(answer,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+        return json.loads(answer)
+    except (duckdb.Error, RecursionError):
+        return None
+
+
+def _frame(statement: Any) -> Any:
+    """A statement without what it selects, and without places in the text."""
+    node = statement["node"]
+    origin = {k: v for k, v in node["from_table"].items() if not k.startswith("query_")} if "from_table" in node else {}
+    inner = {**node, "from_table": origin, "select_list": len(node.get("select_list", ()))}
+    return {**statement, "node": inner}
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        if "class" in tree:
-            yield tree
-        for value in tree.values():
-            yield from _nodes(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _nodes(value)
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if "class" in node:
+                yield node
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
 
 
 def _column(node: dict[str, Any], where: str) -> str:
@@ -115,6 +150,13 @@ def _column(node: dict[str, Any], where: str) -> str:
 
 def _check_function(node: dict[str, Any], where: str) -> None:
     name = node["function_name"].lower()
+    arguments = [argument["expression"] for argument in node["arguments"]]
+    if name == "age" and len(arguments) < 2:  # up to today
+        raise ConfigError(f"{where}: age() of one time counts to the day of the run; give both times")
+    if name in _LONG:
+        length = arguments[_LONG[name]].get("literal", {}).get("text", "") if len(arguments) > 1 else ""
+        if not (length.isdigit() and int(length) <= _LONGEST_TEXT):
+            raise ConfigError(f"{where}: {name}() writes a fixed number of characters, {_LONGEST_TEXT:,} at most")
     if node.get("schema", "") not in _SPECIAL or node.get("catalog", "") not in _SPECIAL or name not in _allowed():
         raise ConfigError(
             f"{where}: {name}() is not allowed in an expression: only functions of a row's values are,"

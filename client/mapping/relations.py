@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from client.mapping.config import ColumnSpec, Join, Mapping, Relation
+from client.mapping.config import ColumnSpec, Mapping, Relation
 from client.mapping.database import check_columns
 from client.mapping.expressions import Expression, literal, parse, quote_name
+from client.mapping.faults import told_apart
 from client.mapping.files import FILE_NAME, LINE, ROW_NUMBER
+from client.mapping.mistakes import shown
 from client.mapping.staging import Staged, staged_view
+from client.mapping.steps import Join
 from client.mapping.wanted import Wanted, brought_by, order_of
 from shared_model.errors import ConfigError
 
@@ -74,7 +77,8 @@ def build_frames(
     frames: dict[str, Frame] = {}
     for name in order_of(mapping):
         if name in wanted:
-            frames[name] = _Builder(connection, mapping.relations[name], name, frames).build(staged.get(name))
+            with told_apart(f"relations.{name}"):
+                frames[name] = _Builder(connection, mapping.relations[name], name, frames).build(staged.get(name))
     connection.execute("SET search_path = 'main'")
     return frames
 
@@ -95,17 +99,22 @@ class _Builder:
             return self.frame
         self._unpivot()
         self._pivot()
+        self._split()
         for number, join in enumerate(self.relation.join):
             self._join(join, f"{self.where}.join[{number}]")
+        self._previous()
         for name, text in self.relation.add.items():
+            where = f"{self.where}.add.{name}"
             self._refuse_taken([name], self.frame.columns, f"{self.where}.add")
-            sql = self.frame.expression(text, f"{self.where}.add.{name}").sql
-            self._step(f"SELECT *, {sql} AS {quote_name(name)} FROM {self.frame.view}")
+            sql = self.frame.expression(text, where).sql
+            with told_apart(where):
+                self._step(f"SELECT *, {sql} AS {quote_name(name)} FROM {self.frame.view}")
             self.frame.columns.append(name)
         self.frame.everything = self.frame.view
         if self.relation.filter:
             condition = self.frame.expression(self.relation.filter, f"{self.where}.filter").sql
-            self._leave_out("filter", f"SELECT * FROM {self.frame.view} WHERE {condition}")
+            with told_apart(f"{self.where}.filter"):
+                self._leave_out("filter", f"SELECT * FROM {self.frame.view} WHERE {condition}")
         self._keep_one()
         return self.frame
 
@@ -138,6 +147,12 @@ class _Builder:
         step = self.relation.unpivot
         if step is None:
             return
+        made = [name for name in step.columns or [] if name in self.relation.add]
+        if made:
+            raise ConfigError(
+                f"{self.where}.unpivot: {made[0]!r} is made by `add`, which comes after it; unpivot in another relation"
+                " that reads this one (`from`)"
+            )
         self.frame.check(step.columns or step.all_but or [], f"{self.where}.unpivot")
         columns = step.columns or self._all_but(step.all_but or [])
         kept = [c for c in self._columns_of(self.frame.view) if c.lower() not in {name.lower() for name in columns}]
@@ -180,6 +195,33 @@ class _Builder:
         self.frame.columns = [*step.key, *step.columns]
         self._ignored("pivoted into one row a key", self._count(before) - self._count(self.frame.view))
 
+    def _split(self) -> None:
+        step = self.relation.split
+        if step is None:
+            return
+        self.frame.check([step.column], f"{self.where}.split")
+        column, before = quote_name(step.column), self.frame.view
+        parts = f"string_split(CAST({column} AS VARCHAR), {literal(step.by)})"
+        query = f"SELECT coalesce(sum(greatest(len({parts}), 1)), 0), count(*) FROM {before}"
+        cells, rows = self.connection.execute(query).fetchone() or (0, 0)
+        part = f"nullif(trim(unnest(CASE WHEN {column} IS NULL THEN [NULL] ELSE {parts} END)), '') AS {column}"
+        self._step(f"SELECT * FROM (SELECT * REPLACE ({part}) FROM {before}) WHERE {column} IS NOT NULL", table=True)
+        self.frame.read += int(cells) - int(rows)
+        self._ignored("empty cell", int(cells) - self._count(self.frame.view))
+
+    def _previous(self) -> None:
+        step = self.relation.previous
+        if step is None:
+            return
+        where = f"{self.where}.previous"
+        self.frame.check([*step.by, *step.columns.values()], where)
+        self._refuse_taken(list(step.columns), self.frame.columns, where)
+        window = f"(PARTITION BY {', '.join(map(quote_name, step.by))} ORDER BY {self._order(step.order, 'previous')})"
+        new = ", ".join(f"lag({quote_name(c)}) OVER {window} AS {quote_name(n)}" for n, c in step.columns.items())
+        with told_apart(where):
+            self._step(f"SELECT *, {new} FROM {self.frame.view}", table=True)
+        self.frame.columns.extend(step.columns)
+
     def _join(self, join: Join, where: str) -> None:
         other, brought = self.frames[join.relation], brought_by(join)
         if other.absent:
@@ -206,16 +248,17 @@ class _Builder:
         if step is None:
             return
         self.frame.check(step.by, f"{self.where}.keep_one.by")
-        order = (
-            self.frame.expression(step.order, f"{self.where}.keep_one.order").sql
-            if step.order
-            else quote_name(self._line("keep_one"))
-        )
+        order = self._order(step.order, "keep_one")
         direction = "" if step.take == "first" else " DESC"
         key = ", ".join(map(quote_name, step.by))
         rank = f"row_number() OVER (PARTITION BY {key} ORDER BY {order}{direction} NULLS LAST)"
         query = f"SELECT * FROM {self.frame.view} QUALIFY {rank} = 1"
-        self._leave_out("not the one that is kept", query, table=True)
+        with told_apart(f"{self.where}.keep_one"):
+            self._leave_out("not the one that is kept", query, table=True)
+
+    def _order(self, text: str, step: str) -> str:
+        """SQL to order by: the step's expression, else the order of lines."""
+        return self.frame.expression(text, f"{self.where}.{step}.order").sql if text else quote_name(self._line(step))
 
     def _line(self, step: str) -> str:
         if LINE not in self._columns_of(self.frame.view):
@@ -234,6 +277,8 @@ class _Builder:
     def _refuse_taken(self, new: list[str], held: list[str], where: str) -> None:
         taken = {name.lower() for name in held}
         for name in new:
+            if name.startswith("#"):  # so begin the mapping's own
+                raise ConfigError(f"{where}: a column's name does not begin with #: {shown(name)}")
             if name.lower() in taken:
                 raise ConfigError(f"{where}: column {name!r} is there already; give it another name")
 
@@ -244,8 +289,8 @@ class _Builder:
         [(repeated,)] = self.connection.execute(query).fetchall()
         if repeated:
             raise ConfigError(
-                f"{where}: {repeated:,} keys ({keys}) stand more than once in {join.relation!r}, so rows would be"
-                " multiplied; make them unique there with `keep_one`"
+                f"{where}: of the keys ({keys}), {repeated:,} stand more than once in {join.relation!r}, so rows would"
+                " be multiplied; make them unique there with `keep_one`"
             )
 
     def _columns_of(self, view: str) -> list[str]:

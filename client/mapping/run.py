@@ -4,8 +4,7 @@ The database in which this happens may read and write its own folder and nothing
 expression of the YAML could do wrong ends there.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from client.mapping.columns import MACROS
 from client.mapping.config import EVENT_TABLES, Mapping
 from client.mapping.events import collected, map_events
 from client.mapping.expressions import quote_name
+from client.mapping.faults import told_apart
 from client.mapping.owners import KEYS, create_owners
 from client.mapping.relations import Frame, build_frames
 from client.mapping.staging import stage_relations
@@ -25,7 +25,7 @@ from client.mapping.tables import map_table
 from client.mapping.targets import TARGETS
 from client.mapping.wanted import wanted_columns
 from client.source import quoted
-from shared_model.errors import ConfigError, MissingTableError
+from shared_model.errors import MissingTableError
 from shared_model.schema import Table
 
 FIRST = ("patients", "admissions", "icustays")
@@ -62,7 +62,8 @@ class Run:
     def row_text(self, frame: Frame) -> str:
         """SQL of a whole row ``r`` of a relation, as JSON."""
         described = self.connection.execute(f"DESCRIBE SELECT * FROM {frame.view}").fetchall()
-        packed = ", ".join(f"{quote_name(row[0])} := r.{quote_name(row[0])}" for row in described)
+        names = [quote_name(row[0]) for row in described if not row[0].startswith("#")]
+        packed = ", ".join(f"{name} := r.{name}" for name in names)
         return f"CAST(to_json(struct_pack({packed})) AS VARCHAR)"
 
     def account_judged(
@@ -137,9 +138,8 @@ def map_extract(
         _lock(connection, folder)
         connection.execute(MACROS)
         on_stage("mapping to MIMIC-IV-style tables")
-        with told_apart("relations"):
-            run = Run(connection, mapping, folder, flag, build_frames(connection, mapping, wanted, staged))
-            _account_relations(run)
+        run = Run(connection, mapping, folder, flag, build_frames(connection, mapping, wanted, staged))
+        _account_relations(run)
         _create(run)
         _map_all(run)
         _write(run)
@@ -157,7 +157,8 @@ def _account_relations(run: Run) -> None:
         if frame.absent:
             run.account.absent.append(name)
             continue
-        passed = run.connection.execute(f"SELECT count(*) FROM {frame.view}").fetchall()[0][0]
+        with told_apart(f"relations.{name}"):
+            passed = run.connection.execute(f"SELECT count(*) FROM {frame.view}").fetchall()[0][0]
         rejected = {"line cannot be read": frame.unreadable} if frame.unreadable else {}
         line = Line(
             step=f"relations.{name}",
@@ -186,7 +187,7 @@ def _map_all(run: Run) -> None:
     for name in FIRST:
         _map_table(run, name)
     if not run.connection.execute("SELECT count(*) FROM icustays").fetchall()[0][0]:
-        raise MissingTableError("tables.icustays: no row of the extract became an ICU stay; see `consilium-site check`")
+        raise MissingTableError(_why_no_stays(run))
     create_owners(run.connection)
     for name in later:
         _map_table(run, name)
@@ -196,23 +197,16 @@ def _map_all(run: Run) -> None:
     run.connection.execute(f"CREATE TEMP VIEW event AS {collected(mapping)}")
 
 
+def _why_no_stays(run: Run) -> str:
+    lines = [line for line in run.account.lines if line.step.startswith("tables.icustays")]
+    reasons = [f"{rule} ({rows:,} rows)" for line in lines for rule, rows in (line.rejected | line.ignored).items()]
+    return f"tables.icustays: no row of the extract became an ICU stay: {'; '.join(reasons[:3]) or 'there is none'}"
+
+
 def _map_table(run: Run, name: str) -> None:
     for number, use in enumerate(run.mapping.tables.get(name, [])):
         with told_apart(f"tables.{name}[{number}]"):
             map_table(run, name, use, number)
-
-
-@contextmanager
-def told_apart(where: str) -> Iterator[None]:
-    """DuckDB's errors quote the value that an expression failed on; ours name the place and the kind of error."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException:
-        raise ConfigError(f"{where}: not mapped within the memory limit; raise --memory-limit") from None
-    except duckdb.Error as error:
-        raise ConfigError(
-            f"{where}: an expression failed on a row ({type(error).__name__}); TRY_CAST gives NULL where CAST fails"
-        ) from None
 
 
 def _write(run: Run) -> None:

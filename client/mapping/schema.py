@@ -13,15 +13,12 @@ from client.mapping.config import (
     CsvFormat,
     EventMap,
     Extract,
-    Join,
-    KeepOne,
     Mapping,
-    Pivot,
     Relation,
     TableMap,
-    Unpivot,
 )
 from client.mapping.names import REQUIRED
+from client.mapping.steps import Join, KeepOne, Pivot, Previous, Split, Unpivot
 from client.mapping.targets import TARGETS
 from client.site import ReleasePolicy, SiteConfig, Source
 from shared_model.schema import TABLES
@@ -44,7 +41,9 @@ PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("relations.NAME", Relation),
     ("relations.NAME.unpivot", Unpivot),
     ("relations.NAME.pivot", Pivot),
+    ("relations.NAME.split", Split),
     ("relations.NAME.join[]", Join),
+    ("relations.NAME.previous", Previous),
     ("relations.NAME.keep_one", KeepOne),
     ("tables.NAME, one or a list", TableMap),
     ("tables.NAME.columns.COLUMN, and every other `column`: the name of a column, or", ColumnSpec),
