@@ -19,7 +19,8 @@ import duckdb
 
 from client import cohort
 from client.folders import Finished, Inputs, share_file
-from client.source import csv_columns, find_tables, quoted
+from client.source import as_glob, csv_columns, find_tables, quoted, read_parquet
+from client.unreadable import UNREADABLE_ROWS, refuse_open_quote
 from shared_model import concepts
 from shared_model.errors import ConfigError, DataError, UnreadableTableError
 from shared_model.features import digest_of
@@ -156,8 +157,8 @@ def extract_tables(
 def lay_views(connection: duckdb.DuckDBPyConnection, store: Path, tables: tuple[Table, ...]) -> dict[str, int]:
     """A view of each table's name over its Parquet file in ``store``; returns their rows."""
     for table in tables:
-        target = quoted(store / "tables" / f"{table.name}.parquet")
-        connection.execute(f"CREATE VIEW {table.name} AS SELECT * FROM read_parquet({target})")
+        rows = read_parquet(store / "tables" / f"{table.name}.parquet")
+        connection.execute(f"CREATE VIEW {table.name} AS SELECT * FROM {rows}")
     return {table.name: _count(connection, table.name) for table in tables}
 
 
@@ -216,6 +217,8 @@ def _extract(connection: duckdb.DuckDBPyConnection, table: Table, file: Path, st
         else:
             source, unreadable = _csv_source(table, file), UNREADABLE_ROWS
         connection.execute(f"COPY (SELECT {columns} FROM {source} {keep}) TO {quoted(target)} (FORMAT parquet)")
+        if file.suffix != ".parquet":
+            refuse_open_quote(connection, str(file))
         connection.execute(f"CREATE OR REPLACE TEMP TABLE unreadable AS {unreadable}")
     except duckdb.Error as error:
         raise _readable(file, error) from None
@@ -228,26 +231,18 @@ def _keep_unreadable(connection: duckdb.DuckDBPyConnection, file: Path, target: 
     bad = _count(connection, "unreadable")
     if not bad:
         return
-    good = _count(connection, f"read_parquet({quoted(target)})")
+    good = _count(connection, read_parquet(target))
     if bad > good:
         [(rule,)] = connection.execute("SELECT mode(rule) FROM unreadable").fetchall()
         raise UnreadableTableError(f"{file}: {bad:,} rows cannot be read and {good:,} can; most often: {rule}")
     connection.execute(f"COPY (FROM unreadable ORDER BY ALL) TO {quoted(rejects)} (FORMAT parquet)")
 
 
-# One row a line, under its first fault. DuckDB's message names the wanted type, and the value, which stays out.
-UNREADABLE_ROWS = r"""SELECT line, any_value(csv_line) AS row_text, arg_min(
-        CASE WHEN error_type = 'CAST'
-             THEN column_name || ': not ' || coalesce(
-                 nullif(regexp_extract(error_message, 'to ''([A-Z]+)''', 1), ''), 'of the schema''s type')
-             ELSE lower(CAST(error_type AS VARCHAR)) END, column_idx) AS rule
-    FROM csv_error GROUP BY file_id, line"""
-
-
 def _csv_source(table: Table, file: Path) -> str:
     kinds = ", ".join(f"{quoted(name)}: '{table.columns.get(name, 'VARCHAR')}'" for name in csv_columns(file))
     return (
-        f"read_csv({quoted(file)}, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"',"
+        f"read_csv({quoted(as_glob(file))}, header = true, auto_detect = false, delim = ',', quote = '\"',"
+        " escape = '\"', hive_partitioning = false,"
         # A buffer no larger than the longest line; else DuckDB takes 16 of them and reads a gzip file on one core.
         f" nullstr = '', max_line_size = {LONGEST_LINE}, buffer_size = {LONGEST_LINE}, columns = {{{kinds}}},"
         " store_rejects = true, rejects_table = 'csv_error', rejects_scan = 'csv_scan', rejects_limit = 0)"
@@ -256,7 +251,7 @@ def _csv_source(table: Table, file: Path) -> str:
 
 def _parquet_source(connection: duckdb.DuckDBPyConnection, table: Table, file: Path) -> tuple[str, str]:
     """A query of the rows whose values fit the schema's types, and one of the others."""
-    reader = f"read_parquet({quoted(file)}, file_row_number = true)"
+    reader = read_parquet(file, ", file_row_number = true")
     held = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()}
     doubtful = [name for name, kind in table.columns.items() if held[name] != kind]
     misfit = [
@@ -269,8 +264,8 @@ def _parquet_source(connection: duckdb.DuckDBPyConnection, table: Table, file: P
     own = ", ".join(f'"{name}"' for name in table.columns)
     return (
         f"(SELECT {casts} FROM {reader} WHERE {rule} IS NULL)",
-        f"SELECT file_row_number + 1 AS line, to_json(struct_pack({own})) AS row_text, {rule} AS rule"
-        f" FROM {reader} WHERE {rule} IS NOT NULL",
+        f"SELECT {quoted(file.name)} AS file_name, file_row_number + 1 AS line,"
+        f" to_json(struct_pack({own})) AS row_text, {rule} AS rule FROM {reader} WHERE {rule} IS NOT NULL",
     )
 
 

@@ -21,7 +21,7 @@ from client.known import cut_to_known
 from client.notes import resolve_encoder
 from client.recipe import Manifest, Recipe, held_store, unchanged_tables
 from client.row_checks import check_rows
-from client.source import quoted
+from client.source import quoted, read_parquet
 from shared_model.errors import StoreError
 from shared_model.manifest import MANIFEST
 from shared_model.study import EARLY, Cohort, Stays, Study
@@ -165,10 +165,8 @@ def _take_over(connection: duckdb.DuckDBPyConnection, store: Path, building: Pat
     """The features of the held store, and its stays as the table ``numbered``."""
     from client.store import held_features
 
-    stays = quoted(store / "stays.parquet")
-    connection.execute(
-        f"CREATE TABLE numbered AS SELECT file_row_number AS n, * FROM read_parquet({stays}, file_row_number = true)"
-    )
+    stays = read_parquet(store / "stays.parquet", ", file_row_number = true")
+    connection.execute(f"CREATE TABLE numbered AS SELECT file_row_number AS n, * FROM {stays}")
     share_file(store / "rejects" / "events.parquet", building / "rejects" / "events.parquet")
     return held_features(store, held)
 
@@ -203,8 +201,7 @@ def _row_checks(connection: duckdb.DuckDBPyConnection, building: Path) -> list[d
     kinds = ("unreadable-", "mapping-")
     for file in sorted(f for kind in kinds for f in (building / "rejects").glob(f"{kind}*.parquet")):
         name = file.stem.removeprefix("unreadable-").removeprefix("mapping-")
-        rows = f"read_parquet({quoted(file)})"
-        counted += f" UNION ALL SELECT '{name}', rule, 'dropped', count(*) FROM {rows} GROUP BY ALL"
+        counted += f" UNION ALL SELECT '{name}', rule, 'dropped', count(*) FROM {read_parquet(file)} GROUP BY ALL"
     return _checks(connection, counted)
 
 

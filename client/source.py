@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import re
 import zlib
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,6 +48,16 @@ def verify_checksum(file: Path) -> None:
 def quoted(text: Path | str) -> str:
     """A path or a name as an SQL string."""
     return "'" + str(text).replace("'", "''") + "'"
+
+
+def as_glob(path: Path | str) -> str:
+    """A path as a pattern that matches nothing else: DuckDB reads every path as a pattern."""
+    return re.sub(r"([*?[])", r"[\1]", str(path))
+
+
+def read_parquet(file: Path, options: str = "") -> str:
+    """SQL that reads one Parquet file; the folders above it mean nothing."""
+    return f"read_parquet({quoted(as_glob(file))}, hive_partitioning = false{options})"
 
 
 def _columns(file: Path) -> list[str]:

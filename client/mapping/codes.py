@@ -1,8 +1,9 @@
 """Local codes become concepts: by code, by pattern, or by LOINC where the extract has it."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import duckdb
 
 from client import sepsis_rules
 from client.mapping.account import CodeFound
@@ -16,6 +17,7 @@ from shared_model.errors import ConfigError
 
 # The words by which the pipeline knows a state of breathing support, for sites that know the state and no device.
 SUPPORT_WORDS = {(concept, status): words[0] for status, concept, words in reversed(sepsis_rules.VENTILATION_WORDS)}
+FEWEST_TO_TELL = 10  # rows, for a code or a unit to be named: it stands in many rows, a slip in few
 INTUBATED = "intubated"
 INTUBATED_WORD, INTUBATED_SCORE = "No Response-ETT", 1.0
 
@@ -42,35 +44,54 @@ class CodeBook:
         self.where = where
         self.coded = list(_coded(use))
         self.literal = {plain_code(code): coded for coded, codes in self.coded for code in codes}
-        self.patterns = [(re.compile(c.spec.pattern, re.IGNORECASE), c) for c, _ in self.coded if c.spec.pattern]
+        self.patterns = [(str(c.spec.pattern), c) for c, _ in self.coded if c.spec.pattern]
         self.by_loinc = self._by_loinc(use) if use.loinc else {}
         self.ignored = {plain_code(code) for code in use.ignore if not _is_pattern(code)}
-        self.ignored_patterns = [re.compile(code[1:-1], re.IGNORECASE) for code in use.ignore if _is_pattern(code)]
+        self.ignored_patterns = [code[1:-1] for code in use.ignore if _is_pattern(code)]
+        self.matches: dict[str, frozenset[str]] = {}
 
     @property
     def all(self) -> list[Coded]:
         """Every destination, in the order of their numbers."""
         return [*(coded for coded, _ in self.coded), *{c.number: c for c in self.by_loinc.values()}.values()]
 
-    def look_up(self, code: str | None, loinc: str | None) -> Coded | None:
-        """The destination of a code. Raises ConfigError when patterns make it two concepts."""
-        text = (code or "").strip()
-        if text in self.literal:
-            return self.literal[text]
-        found = [coded for pattern, coded in self.patterns if pattern.fullmatch(text)]
+    def match(self, connection: duckdb.DuckDBPyConnection, codes: Iterable[str | None]) -> None:
+        """Hold every pattern against the codes that there are, by DuckDB's regular expressions: they take linear time.
+
+        Raises ConfigError for a pattern that they do not know.
+        """
+        texts = sorted({code for code in codes if code})
+        for pattern in {*self.ignored_patterns, *(pattern for pattern, _ in self.patterns)}:
+            query = "SELECT code FROM (SELECT unnest(?) AS code) WHERE regexp_full_match(code, ?, 'is')"
+            try:
+                found = connection.execute(query, [texts, pattern]).fetchall() if texts else []
+            except duckdb.Error:
+                raise ConfigError(
+                    f"{self.where}: {shown(pattern)} is no regular expression of DuckDB (no look-around, no references)"
+                ) from None
+            self.matches[pattern] = frozenset(code for (code,) in found)
+
+    def look_up(self, code: str | None, loinc: str | None, rows: int = 0) -> Coded | None:
+        """The destination of a code that stands in ``rows`` rows. A code that is named wins over patterns, a pattern of
+        what is mapped over one of what is not. Raises ConfigError when patterns make it two concepts."""
+        text = code or ""
+        if text in self.literal or text in self.ignored:
+            return self.literal.get(text)
+        found = [coded for pattern, coded in self.patterns if text in self.matches[pattern]]
         if len({coded.target.name for coded in found}) > 1:
             names = " and ".join(sorted({coded.target.name for coded in found}))
-            raise ConfigError(f"{self.where}.codes: code {text!r} is mapped twice, by patterns of {names}")
+            named = f"code {shown(text)}" if rows >= FEWEST_TO_TELL else "a code"
+            raise ConfigError(f"{self.where}.codes: {named} is mapped twice, by patterns of {names}")
         return found[0] if found else self.by_loinc.get((loinc or "").strip())
 
     def is_ignored(self, code: str | None) -> bool:
         """Whether the config knows the code and does not want it."""
-        text = (code or "").strip()
-        return text in self.ignored or any(pattern.fullmatch(text) for pattern in self.ignored_patterns)
+        text = code or ""
+        return text in self.ignored or any(text in self.matches[pattern] for pattern in self.ignored_patterns)
 
     def found(self, code: str | None, loinc: str | None, label: str | None, rows: int) -> CodeFound:
         """For the report."""
-        coded = self.look_up(code, loinc)
+        coded = self.look_up(code, loinc, rows)
         return CodeFound(
             step=self.where,
             code=code or loinc or "",

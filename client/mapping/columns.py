@@ -24,7 +24,9 @@ _MICROSECONDS = {
     "days": 86_400_000_000,
 }
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
-_CLOCK = r"^([-+]?)(\d+):([0-5]?\d)(?::([0-5]?\d))?$"
+_CLOCK = r"^([-+]?)(\d{1,6}):([0-5]?\d)(?::([0-5]?\d))?$"
+_FARTHEST = 200 * 365 * 86_400_000_000  # microseconds of a distance
+_ZONED = r"(Z|[+-]\d\d(:?\d\d)?)$"
 # A whole number is the same key however a program that reads it as a float writes it: 12.0 is 12. And identifiers of
 # our own for what is no plain number, above every plain one that is read as it is.
 MACROS = """CREATE MACRO whole(t) AS
@@ -95,7 +97,8 @@ class Reader:
             sql = f"CASE lower({text}) {cases} ELSE {parsed} END"
         nulls = [map_key(key) for key, value in (spec.map or {}).items() if value is None]
         if spec.default is not None:
-            return Value(f"coalesce({sql}, {self._constant(spec.default, name)})")
+            problems = () if spec.map else ((f"{text} IS NOT NULL AND ({sql}) IS NULL", f"{name}: not a number"),)
+            return Value(f"coalesce({sql}, {self._constant(spec.default, name)})", problems)
         spared = f" AND lower({text}) NOT IN ({', '.join(map(literal, nulls))})" if nulls else ""
         return Value(sql, ((f"{text} IS NOT NULL AND ({sql}) IS NULL{spared}", f"{name}: not a number"),))
 
@@ -124,7 +127,7 @@ class Reader:
         raw = self.frame.source(spec, f"{self.where}.{name}")
         kind = self._kind(raw)
         if kind == "TIMESTAMP WITH TIME ZONE":
-            return Value(f"timezone({self._zone(name)}, {raw})")
+            return Value(f"timezone({self._zone(name)}, {_sane(raw, 'TIMESTAMPTZ')})")
         if kind.startswith("TIMESTAMP") or kind == "DATE":
             return Value(self._moved(f"CAST({raw} AS TIMESTAMP)", spec, name))
         text = self._raw_text(spec, name)
@@ -192,7 +195,8 @@ class Reader:
             amount = self._clock(text)
         else:
             _, number = self.raw_number(spec, name)
-            amount = f"CAST(round(({number}) * {_MICROSECONDS[str(spec.offset)]}) AS BIGINT)"
+            far = f"({number}) * {_MICROSECONDS[str(spec.offset)]}"
+            amount = f"CASE WHEN abs({far}) < {_FARTHEST} THEN CAST(round({far}) AS BIGINT) END"
         wrong = (f"{text} IS NOT NULL AND ({amount}) IS NULL", f"{name}: not a distance in {spec.offset}")
         return Value(f"({base} + to_microseconds({amount}))", (wrong,))
 
@@ -222,6 +226,7 @@ class Reader:
 
     def _moved(self, naive: str, spec: ColumnSpec, name: str) -> str:
         """A naive time of the zone that the column is written in, as the hospital's."""
+        naive = _sane(naive, "TIMESTAMP")
         if spec.zone is None or spec.zone == self.timezone:
             return naive
         return f"timezone({self._zone(name)}, timezone({literal(spec.zone)}, {naive}))"
@@ -229,14 +234,18 @@ class Reader:
     def _formatted(self, text: str, spec: ColumnSpec, name: str) -> str:
         zoned = [form for form in spec.format or [] if "%z" in form or "%Z" in form]
         plain = [form for form in spec.format or [] if form not in zoned]
-        found = [f"timezone({self._zone(name)}, try_strptime({text}, {literal(form)}))" for form in zoned]
+        read = [f"CAST(try_strptime({text}, {literal(form)}) AS TIMESTAMPTZ)" for form in zoned]
+        found = [f"timezone({self._zone(name)}, {_sane(sql, 'TIMESTAMPTZ')})" for sql in read]
         if plain:
             found.append(self._moved(f"try_strptime({text}, [{', '.join(map(literal, plain))}])", spec, name))
         return f"coalesce({', '.join(found)})"
 
     def _iso(self, text: str, spec: ColumnSpec, name: str) -> str:
-        naive = self._moved(f"TRY_CAST({text} AS TIMESTAMP)", spec, name)
-        zoned = f"(suffix({text}, 'Z') OR contains(substr({text}, 14), '+') OR contains(substr({text}, 14), '-'))"
+        # DuckDB also reads words there: a zone's name, which it drops, and infinity.
+        bare = f"CASE WHEN right({text}, 1) BETWEEN '0' AND '9' THEN TRY_CAST({text} AS TIMESTAMP) END"
+        naive = self._moved(bare, spec, name)
+        signs = f"suffix({text}, 'Z') OR contains(substr({text}, 14), '+') OR contains(substr({text}, 14), '-')"
+        zoned = f"(({signs}) AND regexp_matches({text}, {literal(_ZONED)}))"
         query = f"SELECT count(*) FILTER ({zoned}), count(*) FILTER (NOT {zoned}) FROM {self.frame.view} AS r"
         [(with_zone, without)] = self.connection.execute(query).fetchall()
         if not with_zone:
@@ -246,12 +255,18 @@ class Reader:
                 f"{self.where}.{name}: {with_zone:,} times name a time zone and {without:,} do not; say in which zone"
                 " the others are written: `zone`"
             )
-        aware = f"timezone({self._zone(name)}, TRY_CAST({text} AS TIMESTAMPTZ))"
+        read = f"TRY_CAST({text} AS TIMESTAMPTZ)"
+        aware = f"timezone({self._zone(name)}, {_sane(read, 'TIMESTAMPTZ')})"
         return f"CASE WHEN {zoned} THEN {aware} ELSE {naive} END" if without else aware
 
 
 def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _sane(sql: str, kind: str) -> str:
+    """A time of the years 1000 to 9999; beyond them arithmetic fails."""
+    return f"CASE WHEN {sql} BETWEEN {kind} '1000-01-01' AND {kind} '9999-12-30' THEN {sql} END"
 
 
 def _finite(sql: str) -> str:

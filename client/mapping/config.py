@@ -40,7 +40,7 @@ class CsvFormat(Strict):
     quote: str = Field(default='"', max_length=1, description="around fields that hold delimiters; '' for none")
     encoding: Encoding = Field(default="utf-8", description="utf-8, latin-1, cp1252, utf-16, ... (Python's names)")
     columns: TextList | None = Field(default=None, description="names of the columns of a file without a header line")
-    skip: int = Field(default=0, ge=0, description="lines before the header line")
+    skip: int = Field(default=0, ge=0, le=10_000, description="lines before the header line")
     missing: list[Text] = Field(default=[""], description="texts that mean: no value")
     decimal: Literal[".", ","] = Field(default=".", description="decimal sign of numbers")
     thousands: Literal["", ".", ",", " ", "'"] = Field(default="", description="sign between groups of three digits")
@@ -188,7 +188,9 @@ class EventMap(_Owned):
 
     time: Column = Field(description="when it was measured, or the infusion began")
     end: Column | None = Field(
-        default=None, description="when the infusion ended; unless given, at the next rate of the same drug"
+        default=None,
+        description="when the infusion ended (unless given, at the next rate of the same drug) or the state of breathing"
+        " support did",
     )
     stored: Column | None = Field(default=None, description="when it became known; unless given, when it was measured")
     code: Column = Field(description="what was measured: the local code")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from client.mapping.codes import CodeBook, Coded, word_rows
+from client.mapping.codes import FEWEST_TO_TELL, CodeBook, Coded, word_rows
 from client.mapping.columns import Reader
 from client.mapping.config import ColumnSpec
 from client.mapping.expressions import literal
 from client.mapping.owners import OWNED_COLUMNS, Owner, needed_owner, owner_rules, stay_by_time
+from client.mapping.texts import map_key
 from client.mapping.units import conversion, per_weight
 from client.queries import fill
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from client.mapping.run import Run
 
 _NOTHING = ColumnSpec(value="").model_copy(update={"value": None})
-FEWEST_TO_TELL = 10  # rows, for a unit to be named in a report: a unit stands in many rows, a slip in few
 # Every name of ours begins with a #, so that no column of the site's can be taken for it.
 _CODE_COLUMNS = (
     '"#of_code" VARCHAR, "#of_loinc" VARCHAR, "#spec" INTEGER, "#target" VARCHAR, "#itemid" INTEGER,'
@@ -80,10 +80,8 @@ class _EventMapper:
 
     def _lay_out_rows(self, owner: Owner) -> None:
         """The view ``event_row``: what the entry reads of each row, as text."""
-        text = {
-            name: self.reader.text(getattr(self.use, name) or _NOTHING, name).sql for name in ("loinc", "label", "unit")
-        }
-        text["code"] = self.reader.key(self.use.code, "code").sql
+        text = {name: self._text(name) for name in ("code", "loinc", "label", "unit")}
+        text["code"] = f"whole({text['code']})"
         value, number = self.reader.raw_number(self.use.value, "value")
         weight = self.reader.number(self.use.weight, "weight").sql if self.use.weight else "NULL"
         named = {"key": owner.key, **text, "value": value, "number": number, "weight": weight}
@@ -95,11 +93,23 @@ class _EventMapper:
             f"CREATE OR REPLACE TEMP VIEW event_row AS SELECT *, {chosen} FROM {self.frame.view} AS r WHERE {condition}"
         )
 
+    def _text(self, name: str) -> str:
+        """A word of the row; one that its map does not have stays as it is."""
+        spec: ColumnSpec = getattr(self.use, name) or _NOTHING
+        sql = self.reader.text(spec, name).sql
+        if spec.map is None or spec.default is not None:
+            return sql
+        plain = self.reader.text(spec.model_copy(update={"map": None}), name).sql
+        nulls = ", ".join(literal(map_key(key)) for key, value in spec.map.items() if value is None)
+        kept = f"CASE WHEN lower(whole({plain})) NOT IN ({nulls}) THEN {plain} END" if nulls else plain
+        return f"coalesce({sql}, {kept})"
+
     def _look_codes_up(self) -> None:
         """The table ``event_code``: each code that stands in the rows, with its destination."""
         found = self.connection.execute(
             'SELECT "#code", "#loinc", min("#label"), count(*) FROM event_row GROUP BY ALL ORDER BY count(*) DESC, 1, 2'
         ).fetchall()
+        self.book.match(self.connection, (row[0] for row in found))
         self.run.account.codes.extend(self.book.found(*row) for row in found)
         rows = []
         for code, loinc, _, _ in found:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import duckdb
-
-from client.extract import LONGEST_LINE, UNREADABLE_ROWS
+from client.extract import LONGEST_LINE
 from client.mapping.config import CsvFormat
 from client.mapping.expressions import literal, quote_name
-from client.source import parquet_columns, quoted
+from client.mapping.mistakes import shown
+from client.source import as_glob, parquet_columns, quoted
+from client.unreadable import UNREADABLE_ROWS
 from shared_model.errors import MissingTableError, UnreadableTableError
 
 FILE_NAME, ROW_NUMBER = "file_name", "row_number"
@@ -45,13 +45,23 @@ def find_files(folder: Path, patterns: list[str], where: str) -> list[Path]:
     for pattern in patterns:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise MissingTableError(f"{where}.file: {pattern!r} leaves the source's folder; name a file below it")
-        for path in sorted(folder.glob(pattern)) if pattern else []:
+        for path in _matching(folder, pattern, where):
             found.update(f for f in path.rglob("*") if is_table(f)) if path.is_dir() else found.add(path)
     if not found:
         held = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if is_table(f))
         there = f"it has {', '.join(held[:20])}" if held else "it has no table files"
         raise MissingTableError(f"{where}.file: no {' or '.join(patterns)} in {folder}; {there}")
     return sorted(found)
+
+
+def _matching(folder: Path, pattern: str, where: str) -> list[Path]:
+    """What the pattern names, or the one file of that very name."""
+    try:
+        if pattern and (folder / pattern).exists():
+            return [folder / pattern]
+        return [path for path in sorted(folder.glob(pattern)) if path.is_file() or path.is_dir()] if pattern else []
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise MissingTableError(f"{where}.file: {shown(pattern)} is no pattern of file names ({error})") from None
 
 
 def is_table(path: Path) -> bool:
@@ -86,10 +96,12 @@ def header_fields(file: Path, form: CsvFormat) -> list[str]:
     try:
         with opener(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             for _ in range(form.skip):
-                next(text, "")
+                if not next(text, ""):
+                    break
             quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if form.quote else csv.QUOTE_NONE
             rows = csv.reader(text, delimiter=form.delimiter, quotechar=form.quote or None, quoting=quoting)
             names = [name.strip() for name in next(rows, [])]
+            names = [name or f"column_{place}" for place, name in enumerate(names, start=1)]
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise UnreadableTableError(f"{file}: its header cannot be read ({type(error).__name__})") from error
     if not all(name.isascii() or name.encode("utf-8", "replace").decode() == name for name in names):
@@ -120,9 +132,9 @@ def rows_of(group: Group, columns: tuple[str, ...], number: int = 0) -> str:
 
 
 def _reader(group: Group) -> str:
-    paths = "[" + ", ".join(quoted(file) for file in group.files) + "]"
+    paths = "[" + ", ".join(quoted(as_glob(file)) for file in group.files) + "]"
     if group.format is None:
-        return f"read_parquet({paths}, filename = '#path')"
+        return f"read_parquet({paths}, filename = '#path', hive_partitioning = false)"
     form = group.format
     kinds = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in group.columns)
     nulls = ", ".join(literal(text) for text in form.missing) or "''"
@@ -130,7 +142,7 @@ def _reader(group: Group) -> str:
         f"read_csv({paths}, auto_detect = false, header = {form.columns is None},"
         f" skip = {form.skip}, delim = {quoted(form.delimiter)}, quote = {quoted(form.quote)},"
         f" escape = {quoted(form.quote)}, nullstr = [{nulls}], max_line_size = {LONGEST_LINE},"
-        f" buffer_size = {LONGEST_LINE}, columns = {{{kinds}}}, filename = '#path',"
+        f" buffer_size = {LONGEST_LINE}, columns = {{{kinds}}}, filename = '#path', hive_partitioning = false,"
         " store_rejects = true, rejects_table = 'csv_error', rejects_scan = 'csv_scan', rejects_limit = 0)"
     )
 
@@ -149,9 +161,23 @@ def _chosen(name: str, group: Group, number: int) -> str:
     return f"CAST(NULL AS VARCHAR) AS {quote_name(name)}"
 
 
-def unreadable_rows(connection: duckdb.DuckDBPyConnection, group: Group) -> str:
-    """A query of the lines that the last read of the group could not read (line, row_text, rule)."""
-    return UNREADABLE_ROWS if group.format is not None else "SELECT 0 AS line, '' AS row_text, '' AS rule WHERE false"
+def unreadable_rows(group: Group) -> str:
+    """A query of the lines that the last read of the group could not read (file_name, line, row_text, rule)."""
+    none = "SELECT '' AS file_name, 0 AS line, '' AS row_text, '' AS rule WHERE false"
+    return UNREADABLE_ROWS if group.format is not None else none
+
+
+def with_one_line_end(file: Path, target: Path) -> Path:
+    """A copy in which every line ends the same way: DuckDB reads no file that mixes them."""
+    opener = gzip.open if file.suffix == ".gz" else open
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        opener(file, "rt", encoding="utf-8", errors="surrogateescape", newline=None) as text,
+        target.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as out,
+    ):
+        while part := text.read(_CHUNK):
+            out.write(part)
+    return target
 
 
 def as_utf8(file: Path, encoding: str, target: Path) -> Path:

@@ -19,7 +19,7 @@ from client.mapping.files import as_utf8, header, header_fields, is_table
 from client.mapping.mistakes import nearest
 from client.mapping.names import REQUIRED
 from client.mapping.suggest import suggest
-from client.source import parquet_columns, quoted
+from client.source import as_glob, parquet_columns, quoted, read_parquet
 from shared_model.errors import ConfigError, DataError
 
 BLANK = "FILL_IN"
@@ -261,8 +261,8 @@ def _codes(folder: Path, found: Found, column: str) -> list[str]:
     """The most frequent codes of the first rows."""
     import duckdb
 
-    file = quoted(folder / found.file)
-    rows = f"read_parquet({file})" if found.delimiter is None else (
+    file = quoted(as_glob(folder / found.file))
+    rows = read_parquet(folder / found.file) if found.delimiter is None else (
         f"read_csv({file}, delim = {quoted(found.delimiter)}, header = true, all_varchar = true, ignore_errors = true)"
     )  # fmt: skip
     name = '"' + column.replace('"', '""') + '"'

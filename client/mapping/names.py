@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from client.mapping.domains import DOMAINS
+from client.mapping.domains import DOMAINS, support_states
 from client.mapping.mistakes import nearest, shown
 from client.mapping.targets import TARGETS
 from client.mapping.texts import plain_code
@@ -219,6 +219,13 @@ def _check_events(mapping: "Mapping", use: "EventMap", where: str, *, units: boo
         spec = getattr(use, name)
         if spec is not None:
             _check_column(spec, f"{where}.{name}")
+    if use.value.map is not None or use.value.default is not None:
+        raise ValueError(f"{where}.value: words are mapped for each code: `map` beside the `code`")
+    moments = [n for n in use.codes if n in TARGETS and TARGETS[n].table != "inputevents" and not support_states(n)]
+    if use.end is not None and moments:
+        raise ValueError(
+            f"{where}.end: a rate of a drug or a state of breathing support has an end; {moments[0]} is none"
+        )
     if not use.codes and use.loinc is None:
         raise ValueError(f"{where}.codes: map at least one code, or give `loinc`")
     for concept in use.codes:

@@ -30,6 +30,7 @@ from shared_model.schema import Table
 
 FIRST = ("patients", "admissions", "icustays")
 LONGEST_RATE = "6 HOUR"  # how long a rate without an end is taken to run when no other follows
+CHARTED_AGAIN, LONGEST_STATE = "8 HOUR", "60 DAY"
 _COLUMNS_OF_EVENT = {
     "starttime": "charttime",
     "valuenum": "number",
@@ -223,9 +224,23 @@ def _events_of(run: Run, table: Table) -> str:
         special["value"] = "number"
     chosen = ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
     rows = f"SELECT {chosen} FROM event WHERE target = {quoted(table.name)}"
+    if table.name == "chartevents":
+        rows += f" UNION ALL {_states_that_last(table, special)}"
     if table.name == "labevents" and not _knows_specimens(run):
         rows += f" UNION ALL {_arterial(table)}"
     return rows
+
+
+def _states_that_last(table: Table, special: dict[str, str]) -> str:
+    """A state of breathing support with an end is charted again until then: the pipeline ends an episode where nothing
+    is charted for hours (VENTILATION_GAP)."""
+    special = special | {"charttime": "moment", "storetime": "greatest(storetime, moment)"}
+    chosen = ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
+    until = f"least(endtime, charttime + INTERVAL {LONGEST_STATE})"
+    again = f"generate_series(charttime + INTERVAL {CHARTED_AGAIN}, {until}, INTERVAL {CHARTED_AGAIN})"
+    moments = f"unnest(list_distinct(list_append({again}, {until})))"
+    held = f"SELECT *, {moments} AS moment FROM event WHERE target = 'chartevents' AND endtime > charttime"
+    return f"SELECT {chosen} FROM ({held})"
 
 
 def _units(table: str) -> Iterable[tuple[int, str]]:

@@ -5,8 +5,10 @@ preparation that was interrupted goes on with the copies that it had finished.
 """
 
 import json
+import re
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,20 @@ import duckdb
 from client.extract import describe_file, two_at_a_time
 from client.mapping import database
 from client.mapping.config import CsvFormat, Mapping, Relation
-from client.mapping.files import FILE_NAME, LINE, ROW_NUMBER, find_files, group_files, rows_of, unreadable_rows
+from client.mapping.files import (
+    FILE_NAME,
+    LINE,
+    ROW_NUMBER,
+    Group,
+    find_files,
+    group_files,
+    rows_of,
+    unreadable_rows,
+    with_one_line_end,
+)
 from client.mapping.wanted import Wanted
-from client.source import quoted
+from client.source import as_glob, quoted, read_parquet
+from client.unreadable import refuse_open_quote
 from shared_model.errors import ConfigError, MissingTableError, UnreadableTableError
 from shared_model.features import digest_of
 
@@ -138,6 +151,10 @@ class _Stage:
         """Copy, and say so beside the copy only when it is whole."""
         self._target.parent.mkdir(parents=True, exist_ok=True)
         self._marker.unlink(missing_ok=True)
+        shutil.rmtree(self._target.with_suffix(""), ignore_errors=True)
+        for kept in (self.folder / "rejects").glob(f"unreadable-{self.name}*.parquet"):
+            if re.fullmatch(rf"unreadable-{self.name}(-[0-9]+)?", kept.stem):
+                kept.unlink()
         done = self._from_database() if self._relation.table is not None else self._from_files(connection)
         self._marker.write_text(json.dumps(asdict(done) | {"digest": self.digest}), encoding="utf-8")
         finished[self.name] = done
@@ -185,18 +202,30 @@ class _Stage:
         return self._target.with_suffix("") / "*.parquet"
 
     def _copy(
-        self, connection: duckdb.DuckDBPyConnection, group: Any, columns: tuple[str, ...], number: int
+        self, connection: duckdb.DuckDBPyConnection, group: Group, columns: tuple[str, ...], number: int
     ) -> tuple[int, int, str]:
         target = self._target.with_suffix("") / f"{number}.parquet"
         target.parent.mkdir(exist_ok=True)
         try:
             connection.execute(f"COPY ({rows_of(group, columns, number)}) TO {quoted(target)} (FORMAT parquet)")
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE unreadable AS {unreadable_rows(connection, group)}")
+            if group.format is not None:
+                refuse_open_quote(connection, f"relations.{self.name}, {group.files[0]}{_others(group.files)}")
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE unreadable AS {unreadable_rows(group)}")
+        except duckdb.InvalidInputException as error:
+            place = self.folder / "staged" / "lines" / f"{self.name}-{number}"
+            if group.format is None or place.exists():
+                raise _readable(group.files, error) from None
+            files = tuple(
+                with_one_line_end(file, place / str(n) / file.name.removesuffix(".gz"))
+                for n, file in enumerate(group.files)
+            )
+            connection.execute("DROP TABLE IF EXISTS csv_error; DROP TABLE IF EXISTS csv_scan")
+            return self._copy(connection, replace(group, files=files), columns, number)
         except duckdb.Error as error:
             raise _readable(group.files, error) from None
         finally:
             connection.execute("DROP TABLE IF EXISTS csv_error; DROP TABLE IF EXISTS csv_scan")
-        [(rows,)] = connection.execute(f"SELECT count(*) FROM read_parquet({quoted(target)})").fetchall()
+        [(rows,)] = connection.execute(f"SELECT count(*) FROM {read_parquet(target)}").fetchall()
         [(bad, rule)] = connection.execute("SELECT count(*), mode(rule) FROM unreadable").fetchall()
         if bad:
             kept = self.folder / "rejects" / f"unreadable-{self.name}{f'-{number}' if number else ''}.parquet"
@@ -210,13 +239,19 @@ class _Stage:
 
 def staged_view(connection: duckdb.DuckDBPyConnection, view: str, staged: Staged) -> None:
     """Lay ``view`` over a relation's copy."""
-    rows = f"read_parquet({quoted(str(staged.path))}, union_by_name = true)"
-    connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {rows}")
+    path = Path(str(staged.path))
+    rows = quoted(f"{as_glob(path.parent)}/{path.name}")
+    options = "union_by_name = true, hive_partitioning = false"
+    connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({rows}, {options})")
+
+
+def _others(files: tuple[Path, ...]) -> str:
+    return " and others" if len(files) > 1 else ""
 
 
 def _readable(files: tuple[Path, ...], error: duckdb.Error) -> Exception:
     """DuckDB's message without the row it quotes."""
-    name = f"{files[0]}{' and others' if len(files) > 1 else ''}"
+    name = f"{files[0]}{_others(files)}"
     if "GZIP" in str(error) or "gzip" in str(error):
         return UnreadableTableError(f"{name}: its gzip data is truncated or damaged; copy the file again")
     if "out of memory" in str(error).lower():

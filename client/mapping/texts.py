@@ -35,6 +35,13 @@ def _texts(value: Any) -> Any:
     return {str(_as_text(key)): held for key, held in value.items()} if isinstance(value, dict) else value
 
 
+def _once(value: dict[str, Any]) -> dict[str, Any]:
+    keys = [map_key(key) for key in value]
+    if len(keys) > len(set(keys)):
+        raise ValueError("has a text twice; case and outer blanks do not count")
+    return value
+
+
 def _as_delimiter(value: Any) -> Any:
     return "\t" if value == "\\t" else value
 
@@ -49,6 +56,6 @@ def _known_encoding(name: str) -> str:
 
 Text = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int | float)]
 TextList = Annotated[list[Text], BeforeValidator(_as_list, json_schema_input_type=Text | list[Text])]
-ValueMap = Annotated[dict[str, Scalar | None], BeforeValidator(_texts)]
+ValueMap = Annotated[dict[str, Scalar | None], BeforeValidator(_texts), AfterValidator(_once)]
 Delimiter = Annotated[str, Field(min_length=1, max_length=1), BeforeValidator(_as_delimiter)]
 Encoding = Annotated[str, AfterValidator(_known_encoding)]
