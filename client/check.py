@@ -1,5 +1,7 @@
 """Look at an extract without preparing anything: its checked tables, and the report on its mapping."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+import psutil
 
 from client.cohort import FlowStep, derive_sepsis3, select_cohort
 from client.mapping.extract import extract_of
@@ -48,8 +51,10 @@ def checked_tables(
     """The extract's checked tables in a database that is gone afterwards, and what the extract tells of them; a
     prepared store's are used where they still hold."""
     extract = extract_of(site, memory_limit=memory_limit, on_stage=on_stage)
+    place = _existing(site.store.parent)
+    _remove_abandoned(place)
     with (
-        TemporaryDirectory(prefix=".check.", dir=_existing(site.store.parent)) as folder,
+        TemporaryDirectory(prefix=f".check.{os.getpid()}.", dir=place) as folder,
         extract_checked(extract, site.store, Path(folder), memory_limit=memory_limit) as (connection, told),
     ):
         yield connection, told
@@ -58,6 +63,14 @@ def checked_tables(
 def _existing(folder: Path) -> Path:
     """The nearest folder that is there: it lies on the disk that was chosen for patients' rows."""
     return next(place for place in (folder, *folder.resolve().parents) if place.is_dir())
+
+
+def _remove_abandoned(place: Path) -> None:
+    """What a killed check left: patients' rows that nobody waits for."""
+    for folder in place.glob(".check.*.*"):
+        owner = folder.name.split(".")[2]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cohort(connection: duckdb.DuckDBPyConnection, site: SiteConfig) -> tuple[list[FlowStep], str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shared_model.command import command_group, run
-from shared_model.errors import ConfigError, ConsiliumError
+from shared_model.errors import ConfigError, ConsiliumError, DataError
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,8 +55,10 @@ def check(
     from client.mapping.report_screen import render
 
     for name, file in (("--json", json), ("--html", html)):
-        if file is not None and file.exists():
+        if file is not None and (file.exists() or (name == "--html" and file == json)):
             raise ConfigError(f"{name} {file}: exists; name a new file")
+        if file is not None and not file.parent.is_dir():
+            raise ConfigError(f"{name} {file}: its folder does not exist")
     with _site(config) as site:
         report = check_site(site, memory_limit=memory_limit, on_stage=_tell_stage)
     Console(highlight=False).print(render(report))
@@ -176,6 +178,12 @@ def _site(config: Path) -> Iterator["SiteConfig"]:
         if re.match(r"(sources?|relations|tables|events)\b", str(error)):
             raise type(error)(f"{config}: {error}") from None
         raise
+    except Exception as error:
+        if "duckdb" not in type(error).__module__:
+            raise
+        kind = type(error).__name__
+        hints = {"OutOfMemoryException": "; raise --memory-limit", "IOException": "; is the disk full?"}
+        raise DataError(f"{config}: the working database failed ({kind}){hints.get(kind, '')}") from None
 
 
 def _tell_stage(stage: str) -> None:

@@ -69,6 +69,9 @@ class SiteConfig(Study, Mapping):
     def _mapped_or_mimic(self, info: ValidationInfo) -> "SiteConfig":
         if self.source is not None and self.sources:
             raise ValueError("give `source` (a MIMIC-IV folder) or `sources` (any other extract), not both")
+        inside = [name for name, one in self.sources.items() if one.path and _inside(self.store, one.path)]
+        if inside:
+            raise ValueError(f"store: lies in the extract's own folder, sources.{inside[0]}.path; name another place")
         check_names(self, self.flag, units=not (info.context or {}).get(_FOR_TRAINING, False))
         return self
 
@@ -76,6 +79,10 @@ class SiteConfig(Study, Mapping):
     def mapping(self) -> Mapping | None:
         """How the extract is mapped; None for a MIMIC-IV folder, or where only the store is needed."""
         return Mapping(**{name: getattr(self, name) for name in Mapping.model_fields}) if self.sources else None
+
+
+def _inside(store: Path, folder: Path) -> bool:
+    return store.resolve().is_relative_to(folder.resolve())
 
 
 def load_site(path: Path, *, for_training: bool = False) -> SiteConfig:

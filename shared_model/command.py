@@ -41,6 +41,11 @@ def run(command: typer.Typer, *, interrupted: str = "interrupted") -> NoReturn:
             status = INTERRUPTED
         elif isinstance(error, ConsiliumError):
             _end(f"error: {error}", 2)
+        elif isinstance(error, BrokenPipeError):  # nobody reads on
+            sys.stderr.close()
+            sys.exit(1)
+        elif isinstance(error, OSError):
+            _end(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 2)
         elif isinstance(error, Exception) and hasattr(error, "show"):  # click's usage errors show themselves
             error.show()
             status = 2
@@ -52,5 +57,7 @@ def run(command: typer.Typer, *, interrupted: str = "interrupted") -> NoReturn:
 
 
 def _end(text: str, status: int) -> NoReturn:
-    typer.echo(text, err=True)
+    """What is no sign that a terminal prints is written as an escape: a text may come from a foreign file."""
+    printable = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+    typer.echo("".join(printable), err=True)
     sys.exit(status)

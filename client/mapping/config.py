@@ -189,7 +189,7 @@ class EventMap(_Owned):
     time: Column = Field(description="when it was measured, or the infusion began")
     end: Column | None = Field(
         default=None,
-        description="when the infusion ended (unless given, at the next rate of the same drug) or the state of breathing"
+        description="when the infusion ended (unless given, at the next of its drug) or the state of breathing"
         " support did",
     )
     stored: Column | None = Field(default=None, description="when it became known; unless given, when it was measured")

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 BATCH_ROWS = 50_000
+# What drivers say, and what we do.
+_REASONS = (
+    ("connection refused", "connection refused; does it run, and is the port right?"),
+    ("authentication failed", "user or password is not accepted"),
+    ("resolve host", "its host is not found"),
+    ("translate host name", "its host is not found"),
+    ("permission denied", "permission denied"),
+    ("does not exist", "the database, or what is read of it, does not exist"),
+    ("timeout", "no answer in time"),
+    ("timed out", "no answer in time"),
+    ("could not decode", "holds a text that is not UTF-8"),
+    ("file is not a database", "the file is no database"),
+    ("no such table", "no such table"),
+)
 
 
 @contextmanager
@@ -37,6 +51,14 @@ def connected(source: Extract, where: str) -> Iterator["Connection"]:
         ) from None
     finally:
         engine.dispose()
+
+
+def url_of(source: Extract, where: str) -> str:
+    """The database's URL. Raises ConfigError where its environment variable is not set."""
+    url = os.environ.get(str(source.url_env))
+    if not url:
+        raise ConfigError(f"{where}: the environment variable {source.url_env} is not set; it holds the database's URL")
+    return url
 
 
 def columns_of(connection: "Connection", source: Extract, table: str, where: str) -> dict[str, "pa.DataType"]:
@@ -83,11 +105,11 @@ def copy_table(
 
 def check_columns(wanted: set[str], held: list[str], where: str) -> None:
     """Raises MissingColumnError that lists the columns there are."""
-    lower = {name.lower() for name in held}
+    lower = {name.lower(): name for name in held}
     for name in sorted(wanted):
         if name.lower() not in lower:
             close = get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
-            hint = f"; is it {close[0]!r}?" if close else "."
+            hint = f"; is it {lower[close[0]]!r}?" if close else "."
             raise MissingColumnError(f"{where}: no column {name!r}{hint} It has: {', '.join(held)}")
 
 
@@ -95,11 +117,12 @@ def _engine(source: Extract, where: str) -> "Engine":
     from sqlalchemy import create_engine
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-    url = os.environ.get(str(source.url_env))
-    if not url:
-        raise ConfigError(f"{where}: the environment variable {source.url_env} is not set; it holds the database's URL")
+    url = url_of(source, where)
     try:
-        return create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+            raise ConfigError(f"{where}: ${source.url_env} names a SQLite file that is not there")
+        return engine
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise ConfigError(
             f"{where}: ${source.url_env} is no database URL such as postgresql://user:password@host/name"
@@ -146,6 +169,7 @@ def _array(values: Any, kind: "pa.DataType", where: str) -> "pa.Array":
 
 
 def _reason(error: Exception) -> str:
-    """The driver's words without the query and its parameters, or the class of the error where they could tell more."""
-    text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    return type(error).__name__ if "://" in text else text[:200]
+    """What went wrong, in our words: a driver's may hold a part of the URL or a value."""
+    text = str(getattr(error, "orig", None) or error).lower()
+    known = (said for sign, said in _REASONS if sign in text)
+    return next(known, type(getattr(error, "orig", None) or error).__name__)

@@ -15,60 +15,35 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from client.mapping.config import CsvFormat
-from client.mapping.files import as_utf8, header, header_fields, is_table
+from client.mapping.files import FILE_NAME, as_utf8, header, header_fields, is_table
+from client.mapping.guesses import FIELDS, ROLES
+from client.mapping.loading import BLANK
 from client.mapping.mistakes import nearest
 from client.mapping.names import REQUIRED
 from client.mapping.suggest import suggest
 from client.source import as_glob, parquet_columns, quoted, read_parquet
 from shared_model.errors import ConfigError, DataError
 
-BLANK = "FILL_IN"
 _ROWS_LOOKED_AT, _MOST_CODES = 20_000, 60
+_ALIKE = 3  # so many files whose names differ in numbers are one table in parts
 _DELIMITERS = ",;\t|"
-# What columns are often called: role, regular expression. The first that matches a role is taken.
-_ROLES = (
-    ("stay", r"(icu|unit)?_?stay_?(id|nr)?|patientunitstayid|icustay_id|aufenthalt(snr)?|visit_detail_id"),
-    (
-        "admission",
-        r"hadm_?id|admission_?(id|nr)|encounter(_?id)?|visit(_occurrence)?(_?id)?|case_?(id|nr)|fall(nr|_?id)?",
-    ),
-    ("patient", r"(subject|patient|person|pat)_?(id|nr|no|number)?|recordid|uniquepid|mrn"),
-    ("stored", r"store_?time|.*entered.*|.*(verified|released|resulted).*|befund_?um"),
-    (
-        "time",
-        r".*(chart|observation|measure|result|sample|collect).*(time|date|offset)|.*time(stamp)?|.*offset|zeit(punkt)?|date(time)?",
-    ),
-    ("unit", r".*(unit|uom|einheit).*"),
-    (
-        "code",
-        r"itemid|(item|test|lab|variable|parameter|code|loinc)(?!.*id$).*|.*(code|name|label|item|parameter|analyt)",
-    ),
-    ("value", r".*(value|result|wert|numeric).*"),
-)
-_FIELDS = {
-    "anchor_age": r"age|alter|age_years|anchor_age",
-    "anchor_year": r"(birth|geburts).*|year_of_birth|anchor_year",
-    "gender": r"gender|sex|geschlecht",
-    "intime": r"(icu|unit)?_?(in|admit|admission|entry|start)_?(time|date|at|dt)?|beginn",
-    "outtime": r"(icu|unit)?_?(out|discharge|exit|end)_?(time|date|at|dt|offset)?|ende",
-    "admittime": r"(hosp.*)?admi.*|aufnahme.*",
-    "hospital_expire_flag": r".*(expire|mortal|died|outcome|dischargestatus|entlassart).*|.*death",
-}
 
 
 @dataclass(frozen=True)
 class Found:
-    """A table file, with the delimiter that its header suggests (None: Parquet)."""
+    """A table file, or several with one header, with the delimiter that it suggests (None: Parquet)."""
 
     file: str
     columns: tuple[str, ...]
     delimiter: str | None
     encoding: str = "utf-8"
+    pattern: str = ""
 
     @property
     def name(self) -> str:
         """A relation's name for it."""
-        base = re.sub(r"[^0-9A-Za-z]+", "_", self.file.rpartition("/")[2].split(".")[0]).strip("_").lower()
+        text = self.pattern.replace("*", "") or self.file
+        base = re.sub(r"[^0-9A-Za-z]+", "_", text.rpartition("/")[2].split(".")[0]).strip("_").lower()
         return base if re.match(r"[a-z_]", base) else f"table_{base}"
 
 
@@ -104,9 +79,10 @@ def _from_shipped(text: str, folder: Path, like: str) -> str:
 
 
 def _from_files(folder: Path) -> str:
-    found = [_look_at(folder, file) for file in sorted(folder.rglob("*")) if is_table(file)]
-    if not found:
-        raise DataError(f"{folder}: no CSV, TSV or Parquet file in it; name the folder of the extract")
+    files = sorted(file for file in folder.rglob("*") if is_table(file))
+    if not files:
+        raise DataError(f"{folder}: no CSV, TSV or Parquet file in it; a database is named by sources.NAME.url_env")
+    found = [_look_at(folder, held) for held in _alike(folder, files)]
     delimiter = next((f.delimiter for f in found if f.delimiter), ",")
     named = _named(found)
     return "\n".join(
@@ -124,16 +100,26 @@ def _named(found: Iterable[Found]) -> dict[str, Found]:
     return named
 
 
-def _look_at(folder: Path, file: Path) -> Found:
+def _alike(folder: Path, files: list[Path]) -> list[tuple[Path, str]]:
+    """The first of the files whose names differ in numbers only, with the pattern that names them all."""
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(re.sub(r"[0-9]+", "*", file.relative_to(folder).as_posix()), []).append(file)
+    alone = [(file, "") for held in groups.values() if len(held) < _ALIKE for file in held]
+    return [*alone, *((held[0], name) for name, held in groups.items() if len(held) >= _ALIKE)]
+
+
+def _look_at(folder: Path, held: tuple[Path, str]) -> Found:
+    file, pattern = held
     relative = file.relative_to(folder).as_posix()
     if file.suffix == ".parquet":
-        return Found(relative, tuple(parquet_columns(file)), None)
+        return Found(relative, tuple(parquet_columns(file)), None, pattern=pattern)
     encoding = _encoding(file)
     with TemporaryDirectory() as place:
         copy = as_utf8(file, encoding, Path(place) / "copy")
         line = "".join(header_fields(copy, CsvFormat(delimiter="\x1f", quote="")))
         delimiter = max(_DELIMITERS, key=line.count) if any(sign in line for sign in _DELIMITERS) else ","
-        return Found(relative, header(copy, CsvFormat(delimiter=delimiter)), delimiter, encoding)
+        return Found(relative, header(copy, CsvFormat(delimiter=delimiter)), delimiter, encoding, pattern)
 
 
 def _encoding(file: Path) -> str:
@@ -150,7 +136,6 @@ def _encoding(file: Path) -> str:
 
 
 def _head(folder: Path, delimiter: str) -> Iterator[str]:
-    sign = {"\t": '"\\t"'}.get(delimiter, f'"{delimiter}"')
     yield from (
         "# Started by `consilium-site init`: every guess is yours to check, every FILL_IN yours to fill.",
         "# All keys: `consilium-site schema`. What codes can be mapped to: `consilium-site concepts`.",
@@ -162,7 +147,7 @@ def _head(folder: Path, delimiter: str) -> Iterator[str]:
         "sources:",
         "  extract:",
         f"    path: {folder.resolve()}",
-        f"    csv: {{delimiter: {sign}}}   # also: decimal, thousands, encoding, missing",
+        f"    csv: {{delimiter: {_sign(delimiter)}}}   # also: decimal, thousands, encoding, missing",
     )
 
 
@@ -170,10 +155,14 @@ def _relations(named: dict[str, Found], delimiter: str) -> Iterator[str]:
     yield "relations:"
     for name, found in named.items():
         yield f"  # {', '.join(found.columns)}"
-        form = {} if found.delimiter in (None, delimiter) else {"delimiter": f'"{found.delimiter}"'}
+        form = {} if found.delimiter in (None, delimiter) else {"delimiter": _sign(found.delimiter or ",")}
         form |= {} if found.encoding == "utf-8" else {"encoding": found.encoding}
         other = f", csv: {{{', '.join(f'{k}: {v}' for k, v in form.items())}}}" if form else ""
-        yield f"  {name}: {{file: {_scalar(found.file)}{other}}}"
+        yield f"  {name}: {{file: {_scalar(found.pattern or found.file)}{other}}}"
+
+
+def _sign(delimiter: str) -> str:
+    return '"\\t"' if delimiter == "\t" else f'"{delimiter}"'
 
 
 def _tables(named: dict[str, Found]) -> Iterator[str]:
@@ -196,15 +185,15 @@ def _score(table: str, found: Found) -> tuple[int, int]:
 def _guess(column: str, found: Found) -> str:
     roles = {"subject_id": "patient", "hadm_id": "admission", "stay_id": "stay"}
     role = _roles(found).get(roles[column]) if column in roles else None
-    if role is None and column in _FIELDS:
-        role = next((c for c in found.columns if re.fullmatch(_FIELDS[column], c, re.IGNORECASE)), None)
+    if role is None and column in FIELDS:
+        role = next((c for c in found.columns if re.fullmatch(FIELDS[column], c, re.IGNORECASE)), None)
     return BLANK if role is None else _scalar(role)
 
 
 def _roles(found: Found) -> dict[str, str]:
     """Role to column; a column has one role."""
     roles: dict[str, str] = {}
-    for role, pattern in _ROLES:
+    for role, pattern in ROLES:
         if role in roles:
             continue
         free = [c for c in found.columns if c not in roles.values() and re.fullmatch(pattern, c, re.IGNORECASE)]
@@ -228,6 +217,8 @@ def _entry(folder: Path, name: str, found: Found) -> list[str]:
     roles = _roles(found)
     owner = next((kind for kind in ("stay", "admission", "patient") if kind in roles), None)
     wide = {column: hit.concept for column in found.columns if (hit := suggest(column)) is not None}
+    if owner is None and found.pattern:  # a file for each patient
+        owner, roles["stay"] = "stay", FILE_NAME
     if owner is None or not ({"code", "value"} <= roles.keys() or len(wide) > 1):
         return []
     lines = [f"  - from: {name}", f"    {owner}: {_scalar(roles[owner])}", *_time(roles)]

@@ -5,32 +5,20 @@ text, a key that is written twice silently wins, and passwords end up in files.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from client.mapping.mistakes import one_line, shown
+from client.mapping.secrets import entries, find_secret, looks_like_address
 from shared_model.errors import ConfigError
 
 LARGEST, DEEPEST, MOST_NODES = 1 << 20, 40, 100_000
+BLANK, _MOST_BLANKS = "FILL_IN", 12  # what `consilium-site init` writes where it knows nothing
 Document = dict[str, Any]
 _TEXT = "tag:yaml.org,2002:str"
-_SECRET_KEY = re.compile(
-    r"(?:.*[\W_])?(?:pass(?:wd|phrase|code)?|pw|pwd|auth|credentials?)|.*(?:password|passwd|passwort|kennwort|secret|token)s?"
-    r"|.*(?:api|access|private|secret)[_-]?key(?:[_-]?id)?|(?:user|db|my|pg|sql|admin)(?:pwd|pass)",
-    re.IGNORECASE,
-)
-_URL_KEY = re.compile(
-    r"(?:.*[_-])?(?:url|uri|dsn|jdbc)|(?:db[_-]?)?conn(?:ection)?(?:[_-]?str(?:ing)?)?", re.IGNORECASE
-)
-_URL_WITH_PASSWORD = re.compile(r"://[^\s/:@]{0,256}:[^\n@]{1,256}@")
-_CONNECTION_WITH_PASSWORD = re.compile(r"\b(?:password|passwd|pwd)\s{0,9}=\s{0,9}[^\s;]", re.IGNORECASE)
-_CONNECTION = re.compile(r"\b(?:host|server|driver|dsn|user|uid|user id|database|dbname)\s{0,9}=", re.IGNORECASE)
-# Directly below these, keys are words of the extract: columns and texts. (Below tables, `columns` are the schema's.)
-_FREE_KEYS = {"columns", "map", "add", "by"}
-_ADVICE = "put it into an environment variable, and the variable's name under `url_env`"
 
 
 class _Decimal(float):
@@ -92,7 +80,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Document:
         if text == "<<":
             raise _RefusedError("<< (a merge key) is not read; write the keys out", key_node.start_mark)
         if text in held:
-            raise _RefusedError(f"{shown(text)} is written twice", key_node.start_mark)
+            named = "a key" if looks_like_address(text) else shown(text)
+            raise _RefusedError(f"{named} is written twice", key_node.start_mark)
         held[text] = loader.construct_object(value_node, deep=True)
     return held
 
@@ -103,12 +92,18 @@ _Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _Decimal
 
 def load_document(path: Path) -> Document:
     """The document of ``path``, over those that it extends, with absolute paths. Raises ConfigError."""
-    return _load(path, ())
+    document = _load(path, ())
+    blank = [where for where, _, value in entries(document) if value == BLANK]
+    if blank:
+        more = f" and {len(blank) - _MOST_BLANKS} more" if len(blank) > _MOST_BLANKS else ""
+        raise _error(path, f"still to fill in: {', '.join(blank[:_MOST_BLANKS])}{more}")
+    return document
 
 
 def _load(path: Path, below: tuple[Path, ...]) -> Document:
     document = _read(path)
-    _refuse_secrets(document, path)
+    if (secret := find_secret(document)) is not None:
+        raise _error(path, secret)
     document = _absolute(document, path)
     if "extends" not in document:
         return document
@@ -231,34 +226,3 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
         return kind(path)
     except (OSError, ValueError):
         return False
-
-
-def _refuse_secrets(document: Document, path: Path) -> None:
-    """Raises ConfigError that names the key and never the value."""
-    for where, key, value in _entries(document, ""):
-        if _SECRET_KEY.fullmatch(key):
-            raise _error(path, f"{where}: this file holds no secrets; {_ADVICE}")
-        if _URL_KEY.fullmatch(key):
-            raise _error(path, f"{where}: this file holds no URL of a database; {_ADVICE}")
-        if isinstance(value, str) and _holds_password(value):
-            raise _error(path, f"{where}: holds a database's address with a password; {_ADVICE}")
-
-
-def _holds_password(text: str) -> bool:
-    if _URL_WITH_PASSWORD.search(text):
-        return True
-    return bool(_CONNECTION_WITH_PASSWORD.search(text) and _CONNECTION.search(text))
-
-
-def _entries(node: Any, where: str, *, free: bool = False) -> Iterator[tuple[str, str, Any]]:
-    """Every value with its place, and its key where that is one of ours and not a name of the site's."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            inner = f"{where}.{name}" if where else str(name)
-            yield inner, "" if free else name, value
-            ours = free or name not in _FREE_KEYS or (name == "columns" and where.startswith("tables."))
-            yield from _entries(value, inner, free=not ours)
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            yield f"{where}[{number}]", "", value
-            yield from _entries(value, f"{where}[{number}]", free=free)

@@ -24,7 +24,7 @@ _EVENTS = ("chartevents", "labevents", "inputevents", "outputevents")
 _FIRST = ("patients", "admissions", "icustays")
 # What a mapping of each table must fill, because what reads the table can do nothing without it; `|`: either.
 REQUIRED: dict[str, tuple[str, ...]] = {
-    "patients": ("subject_id", "anchor_age", "anchor_year"),
+    "patients": ("subject_id", "anchor_age"),
     "admissions": ("subject_id", "hadm_id", "admittime", "hospital_expire_flag"),
     "icustays": ("subject_id", "hadm_id", "stay_id", "intime", "outtime"),
     "diagnoses_icd": ("hadm_id", "icd_code", "icd_version"),
@@ -100,7 +100,7 @@ def _check_relation(mapping: "Mapping", name: str, relation: "Relation") -> None
     if relation.file is not None and source.path is None:
         raise ValueError(f"{where}.file: its source is a database; name a `table`")
     if relation.table is not None and source.url_env is None:
-        raise ValueError(f"{where}.table: its source is a folder; name a `file`")
+        raise ValueError(f"{where}.table: its source is a folder (`path`); name a `file`, or the database by `url_env`")
 
 
 def _check_signs(form: dict[str, object], where: str) -> None:
@@ -210,7 +210,8 @@ def _check_zone(name: str, where: str) -> None:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise ValueError(f"{where}: no time zone {shown(name)}; write such as Europe/Berlin or Etc/GMT-1") from None
+        told = f" {shown(name)}" if re.fullmatch(r"[\w+/. -]*", name) else ""
+        raise ValueError(f"{where}: no time zone{told}; write such as Europe/Berlin or Etc/GMT-1") from None
 
 
 def _check_events(mapping: "Mapping", use: "EventMap", where: str, *, units: bool) -> None:

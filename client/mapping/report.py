@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from client.mapping.account import CodeFound, Line
 from client.mapping.coverage import ConceptCoverage, TimeCheck, cover_concepts, look_at_times
+from client.mapping.mistakes import LONGEST_VALUE, one_line
 from client.mapping.suggest import suggest
 from client.mapping.suspicion import suspect_unit
 from shared_model.features import MEASURED
@@ -123,12 +124,18 @@ def _unmapped(found: dict[str, Any]) -> UnmappedCode:
     suggestion = suggest(code.code, code.label)
     return UnmappedCode(
         step=code.step,
-        code=code.code,
-        label=code.label,
+        code=_readable(code.code),
+        label=_readable(code.label),
         rows=code.rows,
         suggestion=suggestion.concept if suggestion else "",
         why=suggestion.why if suggestion else "",
     )
+
+
+def _readable(text: str) -> str:
+    """A text of the extract as every terminal can show it."""
+    short = one_line(text[: LONGEST_VALUE + 1])
+    return short if len(short) <= LONGEST_VALUE else f"{short[: LONGEST_VALUE - 3]}..."
 
 
 def _look_mappable(unmapped: Iterable[UnmappedCode]) -> Iterable[str]:

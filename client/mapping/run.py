@@ -187,6 +187,11 @@ def _map_all(run: Run) -> None:
     later = [name for name in mapping.tables if name not in FIRST]
     for name in FIRST:
         _map_table(run, name)
+    # An age without its year is the age at the first admission.
+    run.connection.execute(
+        """UPDATE patients SET anchor_year = (SELECT year(min(admittime)) FROM admissions AS a
+        WHERE a.subject_id = patients.subject_id) WHERE anchor_year IS NULL"""
+    )
     if not run.connection.execute("SELECT count(*) FROM icustays").fetchall()[0][0]:
         raise MissingTableError(_why_no_stays(run))
     create_owners(run.connection)
@@ -233,7 +238,7 @@ def _events_of(run: Run, table: Table) -> str:
 
 def _states_that_last(table: Table, special: dict[str, str]) -> str:
     """A state of breathing support with an end is charted again until then: the pipeline ends an episode where nothing
-    is charted for hours (VENTILATION_GAP)."""
+    is charted for hours (client/sql/sepsis3_3_ventilation.sql)."""
     special = special | {"charttime": "moment", "storetime": "greatest(storetime, moment)"}
     chosen = ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
     until = f"least(endtime, charttime + INTERVAL {LONGEST_STATE})"

@@ -93,6 +93,9 @@ def stage_relations(
     ``folder/rejects/unreadable-NAME.parquet``. Copies that an interrupted preparation finished are taken over."""
     described = describe_relations(mapping)
     names = [name for name in described if name in wanted]
+    for name, source in mapping.sources.items():
+        if source.url_env is not None:
+            database.url_of(source, f"sources.{name}.url_env")
     finished: dict[str, Staged] = {}
     jobs: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {}
     for name in names:

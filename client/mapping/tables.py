@@ -22,7 +22,7 @@ SCHEMA_TABLES: dict[str, Table] = {t.name: t for t in TABLES}
 _IDENTIFIERS = ("subject_id", "hadm_id", "stay_id", "micro_specimen_id", "specimen_id")
 # What a row cannot do without; a time of a note, because a note without one could be of any time.
 NEEDED = {
-    "patients": ("subject_id", "anchor_age", "anchor_year"),
+    "patients": ("subject_id", "anchor_age"),
     "admissions": ("subject_id", "hadm_id", "admittime"),
     "icustays": ("subject_id", "hadm_id", "stay_id", "intime", "outtime"),
     "diagnoses_icd": ("hadm_id", "icd_code", "icd_version"),

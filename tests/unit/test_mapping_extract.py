@@ -293,7 +293,7 @@ def test_a_table_of_a_database_is_copied_in_batches(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("url", "table", "words"),
     [
-        (None, "labs", ["relations.labs", "SITE_URL is not set"]),
+        (None, "labs", ["sources.base.url_env", "SITE_URL is not set"]),
         ("nonsense", "labs", ["$SITE_URL is no database URL"]),
         ("postgresql://user:SECRET@127.0.0.1:9/none", "labs", ["relations.labs", "$SITE_URL"]),
         ("oracle://user:SECRET@127.0.0.1/none", "labs", ["$SITE_URL"]),

@@ -115,7 +115,7 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("sources", {"db": {"url_env": "DB"}},
      "relations.stays.file: its source is a database; name a `table`"),
     ("relations/stays", {"table": "x"},
-     "relations.stays.table: its source is a folder; name a `file`"),
+     "relations.stays.table: its source is a folder (`path`); name a `file`"),
     ("sources", {},
      "sources: say where the extract lies"),
     ("sources/files/csv/encoding", "utf9",

@@ -177,10 +177,11 @@ def test_init_starts_a_site_from_its_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "new.yaml").read_text(encoding="utf-8")
     assert "encoding: cp1252" in text and "creatinine: [KREA]" in text and "heart_rate: [HF]" in text
+    checked = _run("check", tmp_path / "new.yaml")
+    assert checked.returncode == 2 and "still to fill in: tables.patients.columns.anchor_age" in checked.stderr
+    (tmp_path / "new.yaml").write_text(text.replace("FILL_IN", "pat"), encoding="utf-8")
     started = load_site(tmp_path / "new.yaml")
     assert started.tables["icustays"][0].columns["stay_id"].column == "stay"
-    checked = _run("check", tmp_path / "new.yaml")
-    assert checked.returncode == 2 and "no column 'FILL_IN'" in checked.stderr
     assert _run("init", tmp_path / "extract", "--out", site).returncode == 2
 
 
