@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from client.mapping.coverage import RATES
 from client.mapping.targets import TARGETS
 from shared_model import concepts
 
@@ -74,11 +75,20 @@ def _mimic(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, obj
         held = _of(connection, concept.name, rows, "mimic-iv-demo-2.2")
         if held is not None:
             found[concept.name] = held
+    for rate in RATES:
+        [item] = TARGETS[rate.name].items
+        rows = (
+            f"SELECT rate AS value FROM read_csv('{folder}/icu/inputevents.csv.gz') WHERE itemid = {item}"
+            f" AND rateuom = '{rate.unit}'"
+        )
+        held = _of(connection, rate.name, rows, "mimic-iv-demo-2.2")
+        if held is not None:
+            found[rate.name] = held
     return found
 
 
 def _of(connection: duckdb.DuckDBPyConnection, name: str, rows: str, source: str) -> dict[str, object] | None:
-    concept = concepts.BY_NAME[name]
+    concept = ({rate.name: rate for rate in RATES} | concepts.BY_NAME)[name]
     query = f"""SELECT count(*), quantile_cont(value, {list(LEVELS.values())}) FROM ({rows})
         WHERE value BETWEEN {concept.low} AND {concept.high}"""
     [(count, values)] = connection.execute(query).fetchall()

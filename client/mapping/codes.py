@@ -51,9 +51,13 @@ class CodeBook:
         self.matches: dict[str, frozenset[str]] = {}
 
     @property
-    def all(self) -> list[Coded]:
-        """Every destination, in the order of their numbers."""
-        return [*(coded for coded, _ in self.coded), *{c.number: c for c in self.by_loinc.values()}.values()]
+    def numbered(self) -> dict[int, Coded]:
+        """Every destination by its number."""
+        return {c.number: c for c in (*(coded for coded, _ in self.coded), *self.by_loinc.values())}
+
+    def code_of(self, coded: Coded) -> str:
+        """The literal code of a destination, if it has one."""
+        return next((code for code, held in self.literal.items() if held == coded), "")
 
     def match(self, connection: duckdb.DuckDBPyConnection, codes: Iterable[str | None]) -> None:
         """Hold every pattern against the codes that there are, by DuckDB's regular expressions: they take linear time.

@@ -1,17 +1,21 @@
-"""How much of each concept an extract has, in which range, and whether its times are plausible."""
+"""How much of each concept an extract has, and in which range."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
 from client.events import create_items
+from client.mapping.domains import words_of
+from client.mapping.targets import TARGETS
+from client.queries import fill
 from shared_model import concepts
 
+WORDS = "words"  # in place of a unit
 SMALLEST = 10  # patients, for quantiles to be told
 _QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
-_MIDNIGHT, _OUTSIDE, _FEW = 0.9, 0.1, 20
-_HOURS_OFF = 3.0
+_MOST_EXACT = 20_000_000  # values, for exact quantiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,29 +32,39 @@ class ConceptCoverage:
     quantiles: dict[str, float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimeCheck:
-    """Of one table: share of rows at exactly midnight, and outside their own ICU stay (a day's grace on both sides)."""
-
-    table: str
-    rows: int
-    midnight: float
-    outside: float | None
-    doubts: tuple[str, ...]
-
-
 def cover_concepts(connection: duckdb.DuckDBPyConnection) -> tuple[ConceptCoverage, ...]:
     """Coverage of every concept of the dictionary, also of those that the extract does not have."""
     create_items(connection)
     levels = list(_QUANTILES.values())
     everyone = _one(connection, "SELECT count(DISTINCT subject_id) FROM icustays")
+    fill(
+        connection,
+        "looked_at",
+        "concept VARCHAR, low DOUBLE, high DOUBLE",
+        [(c.name, c.low, c.high) for c in _LOOKED_AT],
+    )
+    events = sum(_one(connection, f"SELECT count(*) FROM {table}") for table in ("chartevents", "labevents"))
+    quantiles = "quantile_cont" if events < _MOST_EXACT else "approx_quantile"
     found = connection.execute(
         f"""SELECT concept, count(*), count(DISTINCT subject_id), count(*) FILTER (value BETWEEN low AND high),
-            approx_quantile(value, {levels})
-        FROM ({_VALUES}) JOIN ranges USING (concept) WHERE value IS NOT NULL GROUP BY concept"""
+            {quantiles}(value, {levels})
+        FROM ({_VALUES}) JOIN looked_at USING (concept) WHERE value IS NOT NULL GROUP BY concept"""
     ).fetchall()
     by_name = {row[0]: row[1:] for row in found}
-    return tuple(_coverage(c, by_name.get(c.name, _NOTHING), everyone) for c in _LOOKED_AT)
+    return (
+        *(_coverage(c, by_name.get(c.name, _NOTHING), everyone) for c in _LOOKED_AT),
+        *_cover_words(connection, everyone),
+    )
+
+
+def _cover_words(connection: duckdb.DuckDBPyConnection, everyone: int) -> Iterator[ConceptCoverage]:
+    """Concepts of words: in range are those that the pipeline knows."""
+    for name in _WORDS:
+        query = f"""SELECT count(*), count(DISTINCT subject_id), count(*) FILTER (trim(value) IN {words_of(name)})
+            FROM chartevents WHERE itemid IN ({", ".join(map(str, TARGETS[name].items))})"""
+        [(events, patients, known)] = connection.execute(query).fetchall()
+        concept = concepts.Concept(name=name, unit=WORDS, low=0, high=0)
+        yield _coverage(concept, (events, patients, known, []), everyone)
 
 
 def _coverage(concept: concepts.Concept, row: tuple[Any, ...], everyone: int) -> ConceptCoverage:
@@ -63,51 +77,7 @@ def _coverage(concept: concepts.Concept, row: tuple[Any, ...], everyone: int) ->
         patients=patients,
         patients_share=patients / everyone if everyone else 0.0,
         in_range=fitting / events if events else 0.0,
-        quantiles=dict(zip(_QUANTILES, quantiles, strict=True)) if enough else {},
-    )
-
-
-def look_at_times(connection: duckdb.DuckDBPyConnection) -> tuple[TimeCheck, ...]:
-    """Whether the times of each table can be right."""
-    return (
-        *(_check_table(connection, table, time, own) for table, time, own in _TIMES),
-        *_check_clocks(connection),
-    )
-
-
-def _check_table(connection: duckdb.DuckDBPyConnection, table: str, time: str, own_stay: bool) -> TimeCheck:
-    outside = (
-        f"count(*) FILTER (e.{time} < s.intime - INTERVAL 1 DAY OR e.{time} > s.outtime + INTERVAL 1 DAY)"
-        " / nullif(count(*), 0)"
-        if own_stay
-        else "NULL"
-    )
-    join = "JOIN icustays AS s USING (stay_id)" if own_stay else ""
-    midnight_share = f"count(*) FILTER (CAST(e.{time} AS TIME) = TIME '00:00') / nullif(count(*), 0)"
-    query = f"""SELECT count(*), {midnight_share}, {outside}
-        FROM {table} AS e {join}"""
-    [(rows, midnight, apart)] = connection.execute(query).fetchall()
-    doubts = []
-    if rows >= _FEW and midnight > _MIDNIGHT:
-        doubts.append(f"{table}: {midnight:.0%} of the times are midnight: is the time of day missing?")
-    if rows >= _FEW and apart is not None and apart > _OUTSIDE:
-        doubts.append(f"{table}: {apart:.0%} of the rows lie more than a day outside their ICU stay")
-    return TimeCheck(table=table, rows=int(rows), midnight=midnight or 0.0, outside=apart, doubts=tuple(doubts))
-
-
-def _check_clocks(connection: duckdb.DuckDBPyConnection) -> tuple[TimeCheck, ...]:
-    """Whether charting begins when the stay does: another time zone shows as hours between them."""
-    items = ", ".join(map(str, concepts.BY_NAME["heart_rate"].chart))
-    query = f"""SELECT count(*), median(date_diff('minute', s.intime, e.first) / 60) FROM (
-            SELECT stay_id, min(charttime) AS first FROM chartevents WHERE itemid IN ({items}) GROUP BY stay_id
-        ) AS e JOIN icustays AS s USING (stay_id)"""
-    [(stays, hours)] = connection.execute(query).fetchall()
-    if stays < _FEW or abs(hours) <= _HOURS_OFF:
-        return ()
-    side = "after" if hours > 0 else "before"
-    doubt = f"the first heart rate comes {abs(hours):.1f} h {side} ICU admission (median): are the time zones right?"
-    return (
-        TimeCheck(table="chartevents: first heart rate", rows=int(stays), midnight=0.0, outside=None, doubts=(doubt,)),
+        quantiles=dict(zip(_QUANTILES, quantiles, strict=True)) if enough and quantiles else {},
     )
 
 
@@ -116,7 +86,20 @@ def _one(connection: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 _NOTHING: tuple[Any, ...] = (0, 0, 0, [])
-_LOOKED_AT = (*concepts.CONCEPTS, concepts.GCS, concepts.URINE)
+_WORDS = ("oxygen_device", "ventilator_mode")
+# Rates in their own unit; the range is that of what they are worth in norepinephrine.
+_WORTH = {
+    target: worth
+    for target in TARGETS.values()
+    for item, worth in concepts.NOREPINEPHRINE_EQUIVALENT.items()
+    if item in target.items
+}
+RATES = tuple(
+    concepts.Concept(name=target.name, unit=target.unit, low=0, high=concepts.VASOPRESSOR.high / worth)
+    for target, worth in _WORTH.items()
+)
+_LOOKED_AT = (*concepts.CONCEPTS, concepts.GCS, concepts.URINE, *RATES)
+_RATE_ITEMS = ", ".join(f"({target.items[0]}, '{target.name}')" for target in _WORTH)
 _VALUES = f"""
 SELECT i.concept, e.subject_id, e.valuenum * i.factor + i.shift AS value
 FROM chartevents AS e JOIN items AS i ON i.source = 'chart' AND i.itemid = e.itemid
@@ -127,11 +110,7 @@ UNION ALL
 SELECT '{concepts.GCS.name}', e.subject_id, e.valuenum FROM chartevents AS e WHERE e.itemid = {concepts.GCS_TOTAL}
 UNION ALL
 SELECT '{concepts.URINE.name}', e.subject_id, e.value FROM outputevents AS e
-WHERE e.itemid IN {concepts.URINE_ITEMIDS} AND e.itemid <> {concepts.URINE_IRRIGANT_IN}"""
-_TIMES = (
-    ("chartevents", "charttime", True),
-    ("labevents", "charttime", False),
-    ("inputevents", "starttime", True),
-    ("outputevents", "charttime", True),
-    ("prescriptions", "starttime", False),
-)
+WHERE e.itemid IN {concepts.URINE_ITEMIDS} AND e.itemid <> {concepts.URINE_IRRIGANT_IN}
+UNION ALL
+SELECT r.name, e.subject_id, e.rate
+FROM inputevents AS e JOIN (VALUES {_RATE_ITEMS}) AS r(itemid, name) USING (itemid)"""

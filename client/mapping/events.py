@@ -121,7 +121,7 @@ class _EventMapper:
 
     def _look_units_up(self) -> None:
         """The table ``event_unit``: each unit that stands beside a mapped code, with its conversion."""
-        by_number = {coded.number: coded for coded in self.book.all}
+        by_number = self.book.numbered
         found = self.connection.execute(
             f'SELECT "#spec", "#unit", count(*) FROM event_row JOIN event_code ON {_HAS_CODE} GROUP BY ALL ORDER BY ALL'
         ).fetchall()
@@ -139,7 +139,7 @@ class _EventMapper:
         return coded.number, unit, factor, shift, by_weight is not None, rule
 
     def _lay_out_words(self) -> None:
-        rows = [row for coded in self.book.all for row in word_rows(coded, self.where)]
+        rows = [row for coded in self.book.numbered.values() for row in word_rows(coded, self.where)]
         self._fill("event_word", _WORD_COLUMNS, rows)
 
     def _fill(self, name: str, columns: str, rows: Sequence[tuple[object, ...]]) -> None:
@@ -174,7 +174,7 @@ class _EventMapper:
                 r."#time" AS charttime, r."#end" AS endtime, r."#stored" AS storetime,
                 CASE WHEN NOT r."#is_word" THEN {raw} * r."#factor" / {weight} + r."#shift" END AS number,
                 coalesce(r."#word", r."#value") AS value,
-                r."#weight" AS weight,
+                r."#weight" AS weight, r."#spec" AS "#spec",
                 {self._rules(owner, raw)} AS "#rule",
                 r."#word_text" IS NULL AND NOT r."#is_word" AND regexp_matches(r."#value", '^[<>≤≥]') AS "#censored",
                 CASE WHEN "#rule" IS NOT NULL THEN {self.run.row_text(self.frame)} END AS "#row"

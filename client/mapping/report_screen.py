@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from client.mapping.coverage import ConceptCoverage
+from client.mapping.coverage import WORDS, ConceptCoverage
 from client.mapping.report import MappingReport
 
 MOST_CODES = 15
@@ -81,7 +81,8 @@ def _concept(concept: ConceptCoverage, *, doubted: bool) -> tuple[str, ...]:
     full = round(concept.patients_share * _BAR)
     bar = "█" * full + "·" * (_BAR - full)
     q = concept.quantiles
-    spread = f"{q['p50']:.4g} ({q['p05']:.4g}-{q['p95']:.4g})" if q else "too few patients"
+    few = "" if concept.unit == WORDS else "too few patients"
+    spread = f"{q['p50']:.3g} ({q['p05']:.3g}-{q['p95']:.3g})" if q else few
     doubt = " ? unit" if doubted else ""
     return (
         concept.concept,

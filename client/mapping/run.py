@@ -11,8 +11,8 @@ from pathlib import Path
 import duckdb
 
 from client.extract import tables_read, working_database
-from client.mapping.account import Account, Line
-from client.mapping.codes import CodeBook
+from client.mapping.account import Account, Line, Refused
+from client.mapping.codes import FEWEST_TO_TELL, CodeBook
 from client.mapping.columns import MACROS
 from client.mapping.config import EVENT_TABLES, Mapping
 from client.mapping.events import collected, map_events
@@ -30,6 +30,7 @@ from shared_model.schema import Table
 
 FIRST = ("patients", "admissions", "icustays")
 LONGEST_RATE = "6 HOUR"  # how long a rate without an end is taken to run when no other follows
+_REJECTED = """"#rule" <> 'no value' AND NOT starts_with("#rule", '-')"""
 CHARTED_AGAIN, LONGEST_STATE = "8 HOUR", "60 DAY"
 _COLUMNS_OF_EVENT = {
     "starttime": "charttime",
@@ -84,6 +85,7 @@ class Run:
         notes: dict[str, int] = {}
         if codes is not None:
             ignored |= self._without_code(where)
+            self.account_codes(where, codes, judged)
             censored = self._one(f'SELECT count(*) FROM {judged} WHERE "#censored" AND "#rule" IS NULL')
             notes = {"a sign such as < before the number is left out": censored} if censored else {}
         rejected = {rule: n for rule, n in rules.items() if not rule.startswith("-")}
@@ -94,6 +96,21 @@ class Run:
         self.account.lines.append(line)
         if rejected:
             self._keep(where, judged)
+
+    def account_codes(self, where: str, codes: CodeBook, judged: str) -> None:
+        """Keep in mind the codes of which a part of the rows was rejected."""
+        counted = self.connection.execute(
+            f"""SELECT "#spec", count(*), count(*) FILTER ({_REJECTED}), mode("#rule") FILTER ({_REJECTED})
+            FROM {judged} GROUP BY 1 ORDER BY 1"""
+        ).fetchall()
+        for number, rows, rejected, rule in counted:
+            if not rejected or rows < FEWEST_TO_TELL:
+                continue
+            coded = codes.numbered[number]
+            named = coded.spec.pattern or (codes.code_of(coded) or "")
+            self.account.refused.append(
+                Refused(step=where, code=named, concept=coded.target.name, rows=rows, rejected=rejected, rule=str(rule))
+            )
 
     def _without_code(self, where: str) -> dict[str, int]:
         mine = [found for found in self.account.codes if found.step == where and found.concept is None]
@@ -141,6 +158,7 @@ def map_extract(
         on_stage("mapping to MIMIC-IV-style tables")
         run = Run(connection, mapping, folder, flag, build_frames(connection, mapping, wanted, staged))
         _account_relations(run)
+        run.account.unread.extend(name for name in mapping.relations if name not in wanted)
         _create(run)
         _map_all(run)
         _write(run)

@@ -17,9 +17,11 @@ from client.mapping.config import (
     Relation,
     TableMap,
 )
+from client.mapping.domains import support_states
 from client.mapping.names import REQUIRED
 from client.mapping.steps import Join, KeepOne, Pivot, Previous, Split, Unpivot
 from client.mapping.targets import TARGETS
+from client.mapping.units import other_units
 from client.site import ReleasePolicy, SiteConfig, Source
 from shared_model.schema import TABLES
 from shared_model.study import Study
@@ -116,10 +118,13 @@ def concept_table() -> "Table":
     """Every destination of a code."""
     from rich.table import Table
 
-    table = Table("concept", "unit", "goes to", "LOINC", title="What a code can be mapped to", title_justify="left")
+    table = Table("concept", "unit", "goes to", "LOINC codes; words of a `map`; other units, for example")
+    table.title, table.title_justify = "What a code can be mapped to", "left"
     for target in TARGETS.values():
         unit = "a word" if target.word else target.unit or "-"
-        table.add_row(target.name, unit, target.table, ", ".join(target.loinc))
+        words = support_states(target.name) or (("ART. for arterial blood",) if target.word else ())
+        more = [", ".join(held) for held in (target.loinc, words, other_units(target.name)) if held]
+        table.add_row(target.name, unit, target.table, "; ".join(more))
     return table
 
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 from client.mapping.targets import TARGETS
-from client.mapping.units import conversion, other_units
+from client.mapping.units import conversion, other_units, per_weight
 
 LEVELS = ("p05", "p25", "p50", "p75", "p95")
 FEWEST = 20
@@ -23,6 +23,7 @@ FEWEST = 20
 # worst value is known; the least of the wrong units at 0.32.
 OFF, NEARER, FAR = 0.25, 0.4, 1.0
 _LINEAR = {"temperature"}
+_KILOGRAMS = 80.0  # of a patient, for rates that are not per kg
 _ZERO = {"urine"}  # has true zeros
 Quantiles = Mapping[str, float]
 
@@ -64,9 +65,15 @@ def _suspicion(concept: str, unit: str | None, observed: Quantiles, reference: Q
 
 
 def _as_if(concept: str, observed: Quantiles, unit: str) -> Quantiles:
-    found = conversion(concept, unit)
-    factor, shift = found or (1.0, 0.0)  # a test converts every one
+    factor, shift = usual_conversion(concept, unit)
     return {level: observed[level] * factor + shift for level in LEVELS}
+
+
+def usual_conversion(concept: str, unit: str) -> tuple[float, float]:
+    """Factor and shift from another unit, of a patient of usual weight where it is not per kg."""
+    weighed = per_weight(concept, unit)
+    found = conversion(concept, unit) or (weighed and (weighed[0] / _KILOGRAMS, 0.0))
+    return found or (1.0, 0.0)  # a test converts every one
 
 
 def _distance(concept: str, observed: Quantiles, reference: Quantiles) -> float:

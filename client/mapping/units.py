@@ -93,6 +93,7 @@ _SPELLINGS = {
     "fraction": "1",
     "ratio": "1",
     "l/l": "1",
+    "mmofhg": "mmHg",
     "u/h": "unit/hour",
     "u/hr": "unit/hour",
     "units/h": "unit/hour",
@@ -129,17 +130,15 @@ _SPELLINGS = {
     "mm": "mm",
 }
 # Of counts of cells only: G is giga there, and # and 'cells' say what is counted.
-_COUNT_SPELLINGS = {
-    **dict.fromkeys(
-        ("k/ul", "k/mm3", "k/cmm", "thou/ul", "th/ul", "tsd/ul", "tsd./ul", "10^3/ul", "10*3/ul", "10e3/ul"), "1e9/L"
-    ),
-    **dict.fromkeys(
-        ("x10^3/ul", "x10e3/ul", "x10*3/ul", "1000/ul", "x1000/ul", "/nl", "10^3/mm3", "x1000", "x10^3/mcl"), "1e9/L"
-    ),
-    **dict.fromkeys(("10^9/l", "10*9/l", "10e9/l", "x10^9/l", "x10e9/l", "x10*9/l", "g/l", "gpt/l", "giga/l"), "1e9/L"),
-    **dict.fromkeys(("/ul", "#/ul", "cells/ul", "/mm3", "/cmm", "{cells}/ul", "1/ul"), "1e6/L"),
-    **dict.fromkeys(("/l", "1/l"), "1/L"),
+_COUNTED = {
+    "1e11/L": "lakhs/cumm lakh/cumm lacs/cumm lakhs/ul",
+    "1e9/L": "k/ul k/mm3 k/cmm thou/ul thou/cumm th/ul tsd/ul tsd./ul 10^3/ul 10*3/ul 10e3/ul x10^3/ul x10e3/ul"
+    " x10*3/ul 1000/ul x1000/ul /nl 10^3/mm3 x1000 x10^3/mcl 10^9/l 10*9/l 10e9/l"
+    " x10^9/l x10e9/l x10*9/l g/l gpt/l giga/l",
+    "1e6/L": "/ul #/ul cells/ul {cells}/ul 1/ul /mm3 cells/mm3 /cmm /cumm cells/cumm",
+    "1/L": "/l 1/l",
 }
+_COUNT_SPELLINGS = {spelling: unit for unit, spellings in _COUNTED.items() for spelling in spellings.split()}
 _PLAIN = re.compile(r"[A-Za-z1]+(?:/[A-Za-z]+){0,3}")
 _UREA = re.compile(r"(?P<unit>[a-z]+/[a-z]+)(?:urea|harnstoff)")
 
@@ -167,6 +166,10 @@ _OTHER: dict[str, tuple[str, ...]] = {
     "weight": ("lb", "g"),
     "height": ("inch", "m"),
     "urine": ("L",),
+    **dict.fromkeys(
+        ("norepinephrine", "epinephrine", "phenylephrine", "dopamine"), ("mcg/min", "mcg/kg/h", "mg/h", "mg/kg/min")
+    ),
+    "vasopressin": ("units/min",),
 }
 
 
@@ -215,6 +218,8 @@ def _spelled(concept: str, text: str) -> str:
     if low in _SPELLINGS:
         return _SPELLINGS[low]
     low = re.sub(r"\bmeq\b", "mmol", low)  # of ions with one charge
+    low = re.sub(r"^(m|u)?(g|gm)%$", r"\1g/dl", low)  # in 100 mL
+    low = re.sub(r"/lit(?:re|er)?\b", "/l", re.sub(r"\bgm(?=/)", "g", low))
     low = re.sub(r"/(?:hr|std|hour|stunde)\b", "/h", low)
     return re.sub(r"(?<=/)(d|c|m|u|n)?l\b", lambda found: f"{found[1] or ''}L", low)
 

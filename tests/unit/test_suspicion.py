@@ -6,8 +6,8 @@ import duckdb
 import pytest
 from open_data import EICU_DEMO, PHYSIONET_2012, open_data
 
-from client.mapping.suspicion import FEWEST, LEVELS, _reference, suspect_unit
-from client.mapping.units import conversion, other_units
+from client.mapping.suspicion import FEWEST, LEVELS, _reference, suspect_unit, usual_conversion
+from client.mapping.units import other_units
 from tests.reference_quantiles import PHYSIONET
 
 APACHE = {
@@ -32,7 +32,7 @@ PAIRS = [(concept, unit) for concept in _reference() for unit in other_units(con
 @pytest.mark.parametrize(("concept", "unit"), PAIRS)
 def test_values_in_another_unit_are_suspected_and_the_unit_is_named(concept: str, unit: str) -> None:
     reference = _reference()[concept]
-    factor, shift = conversion(concept, unit) or (1.0, 0.0)
+    factor, shift = usual_conversion(concept, unit)
     found = suspect_unit(concept, {level: (reference[level] - shift) / factor for level in LEVELS}, 1000)
     assert found is not None and found.looks_like == unit
     assert unit in found.message and concept in found.message

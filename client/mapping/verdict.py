@@ -1,0 +1,127 @@
+"""What keeps a site from being ready, and what it can live without: sentences for the person who maps the extract."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+
+from client.mapping.account import Account
+from client.mapping.coverage import WORDS, ConceptCoverage
+from client.mapping.targets import TARGETS
+from client.mapping.times import TimeCheck
+from shared_model.features import MEASURED
+
+_MOSTLY, _PARTLY, _LOST, _UNREAD = 0.6, 0.1, 0.1, 0.01
+_FEW, _MOST_NAMED = 20, 8
+_MOST_COUNTED = 20_000_000  # rows, for copies to be counted here; `prepare` counts them anyway
+_PERSONS = ("tables.patients", "tables.admissions", "tables.icustays")
+# Features that come from other concepts, or from drugs and devices.
+_DERIVED = ("gcs", "pao2fio2", "ventilation", "vasopressor")
+_GCS_PARTS = ("gcs_eyes", "gcs_verbal", "gcs_motor")
+# Concepts without which SOFA, and so Sepsis-3, cannot be told.
+_FOR_SEPSIS3 = ("heart_rate", "mbp", "creatinine", "platelets", "bilirubin", "pao2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a mapped extract. ``stays`` and ``deaths`` are of the cohort (None: it is empty)."""
+
+    connection: duckdb.DuckDBPyConnection
+    account: Account
+    concepts: tuple[ConceptCoverage, ...]
+    times: tuple[TimeCheck, ...]
+    unit_doubts: list[str]
+    mappable: list[str]
+    empty: tuple[str, ...]
+    cohort: str
+    stays: int
+    deaths: int | None
+
+
+def what_is_wrong(facts: Facts) -> Iterator[str]:
+    """What a site must mend first."""
+    for line in facts.account.lines:
+        rejected = sum(line.rejected.values())
+        judged = rejected + line.mapped
+        limit = _LOST if line.step.startswith(_PERSONS) else _MOSTLY
+        if judged and rejected / judged > limit:
+            most = max(line.rejected, key=lambda rule: line.rejected[rule])
+            yield f"{line.step}: {rejected:,} of {judged:,} rows are rejected, most often: {most}"
+        unread = line.rejected.get("line cannot be read", 0)
+        if judged and unread / judged > _UNREAD:
+            yield f"{line.step}: {unread:,} of {judged:,} {_UNREADABLE}"
+    has_values = {concept.concept for concept in facts.concepts if concept.events}
+    yield from (f.sentence for f in facts.account.refused if f.share > _MOSTLY and f.concept not in has_values)
+    yield from facts.unit_doubts
+    yield from (doubt for check in facts.times if check.grave for doubt in check.doubts)
+    if facts.deaths is not None and facts.stays >= _FEW and facts.deaths > facts.stays / 2:
+        yield f"{facts.deaths:,} of {facts.stays:,} stays end in death: is hospital_expire_flag the other way round?"
+    if facts.deaths == 0 and facts.stays >= 5 * _FEW:
+        yield f"none of {facts.stays:,} stays ends in death: what does hospital_expire_flag say?"
+    yield from _strangers(facts.connection)
+    yield from _no_arterial_blood(facts.connection)
+
+
+def what_is_missing(facts: Facts) -> Iterator[str]:
+    """What can be lived without, and should be known."""
+    yield from _unmeasured(facts)
+    yield from (doubt for check in facts.times if not check.grave for doubt in check.doubts)
+    for line in facts.account.lines:
+        unread = line.rejected.get("line cannot be read", 0)
+        if unread and unread / line.rows <= _UNREAD:
+            yield f"{line.step}: {unread:,} {_UNREADABLE}"
+    yield from (f"absent from the extract: {name}" for name in facts.account.absent)
+    yield from (f"relations.{name}: nothing reads it" for name in facts.account.unread)
+    for concept in facts.concepts:
+        if concept.unit == WORDS and concept.events and concept.in_range < _MOSTLY:
+            yield f"{concept.concept}: {1 - concept.in_range:.0%} of its words say nothing; give its codes a `map`"
+    if facts.mappable:
+        more = f" and {len(facts.mappable) - _MOST_NAMED} more" if len(facts.mappable) > _MOST_NAMED else ""
+        yield f"nothing maps codes that look like a concept: {', '.join(facts.mappable[:_MOST_NAMED])}{more}"
+    yield from _copies(facts.connection)
+
+
+def _unmeasured(facts: Facts) -> Iterator[str]:
+    covered = {concept.concept for concept in facts.concepts if concept.events}
+    spared = {*_DERIVED, *(_GCS_PARTS if "gcs" in covered else ())}
+    missing = [name for name in MEASURED if name not in covered | spared]
+    if missing:
+        yield f"not measured: {', '.join(missing)}"
+    yield from (f.sentence for f in facts.account.refused if f.share > _PARTLY and f.concept in covered)
+    if facts.cohort == "sepsis3":
+        needed = [name for name in _FOR_SEPSIS3 if name not in covered]
+        if needed:
+            yield f"SOFA without {', '.join(needed)} scores them 0, so fewer stays meet Sepsis-3"
+        for name in ("prescriptions", "microbiologyevents"):
+            if name in facts.empty:
+                yield f"{name} is empty: suspicion of infection, and so Sepsis-3, needs it"
+
+
+_UNREADABLE = "lines cannot be read; rejects/ says why (is csv right: delimiter, quote, encoding?)"
+
+
+def _strangers(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """ICU stays of nobody: their identifiers are written in another way than those of the patients."""
+    for name, key in (("patients", "subject_id"), ("admissions", "hadm_id")):
+        query = f"SELECT count(*), count(*) FILTER ({key} NOT IN (SELECT {key} FROM {name})) FROM icustays"
+        [(stays, strangers)] = connection.execute(query).fetchall()
+        if strangers > _LOST * stays:
+            yield f"icustays: {strangers:,} of {stays:,} stays have a {key} that is not in {name}"
+
+
+def _no_arterial_blood(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    item = TARGETS["specimen_type"].items[0]
+    query = f"SELECT count(*), count(*) FILTER (trim(value) = 'ART.') FROM labevents WHERE itemid = {item}"
+    [(samples, arterial)] = connection.execute(query).fetchall()
+    if samples and not arterial:
+        yield f"specimen_type: none of {samples:,} samples is arterial (ART.), so SOFA sees no PaO2/FiO2; give it a `map`"
+
+
+def _copies(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    for name in ("chartevents", "labevents"):
+        [(rows,)] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+        if 0 < rows <= _MOST_COUNTED:
+            query = f"SELECT count(*) FROM (SELECT DISTINCT * EXCLUDE (storetime) FROM {name})"
+            [(single,)] = connection.execute(query).fetchall()
+            if rows - single > _UNREAD * rows:
+                yield f"{name}: {rows - single:,} of {rows:,} rows are there twice; they are read once"
