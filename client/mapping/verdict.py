@@ -114,7 +114,7 @@ def _no_arterial_blood(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
     query = f"SELECT count(*), count(*) FILTER (trim(value) = 'ART.') FROM labevents WHERE itemid = {item}"
     [(samples, arterial)] = connection.execute(query).fetchall()
     if samples and not arterial:
-        yield f"specimen_type: none of {samples:,} samples is arterial (ART.), so SOFA sees no PaO2/FiO2; give it a `map`"
+        yield f"specimen_type: of {samples:,} samples none is arterial (ART.): SOFA sees no PaO2/FiO2; give it a `map`"
 
 
 def _copies(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
