@@ -24,7 +24,7 @@ from client.mapping.staging import stage_relations
 from client.mapping.tables import map_table
 from client.mapping.targets import TARGETS
 from client.mapping.wanted import wanted_columns
-from client.source import quoted
+from client.source import as_glob, quoted
 from shared_model.errors import MissingTableError
 from shared_model.schema import Table
 
@@ -166,7 +166,8 @@ def map_extract(
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    connection.execute(f"SET allowed_directories = [{quoted(folder.resolve())}, {quoted(folder)}]")
+    places = {str(folder.resolve()), str(folder), as_glob(folder.resolve()), as_glob(folder)}
+    connection.execute(f"SET allowed_directories = [{', '.join(map(quoted, sorted(places)))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 

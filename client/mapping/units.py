@@ -166,9 +166,7 @@ _OTHER: dict[str, tuple[str, ...]] = {
     "weight": ("lb", "g"),
     "height": ("inch", "m"),
     "urine": ("L",),
-    **dict.fromkeys(
-        ("norepinephrine", "epinephrine", "phenylephrine", "dopamine"), ("mcg/min", "mcg/kg/h", "mg/h", "mg/kg/min")
-    ),
+    **dict.fromkeys(("norepinephrine", "epinephrine", "phenylephrine", "dopamine"), ("mcg/min", "mg/h", "mg/kg/min")),
     "vasopressin": ("units/min",),
 }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from mapped_extract import Document, Mapped, map_files, rejected
+from mapped_extract import STAYS, Document, Mapped, map_files, rejected
 
 from shared_model.errors import ConfigError, ConsiliumError, DataError
 
@@ -214,3 +214,109 @@ def test_no_name_of_a_column_gets_in_the_way(name: str, tmp_path: Path) -> None:
     except ConsiliumError as error:
         assert name.startswith("#") and name in str(error)
     assert mapped is None or mapped.values("chartevents") == [80.0]
+
+
+# What goes wrong without being seen.
+
+
+def test_a_unit_that_its_map_does_not_have_is_not_taken_for_another(tmp_path: Path) -> None:
+    unit = {"column": "unit", "map": {"mg/dl": "mg/dL", "spoon": None}}
+    labs = _lab("KREA;1;mg/dl", "KREA;90;umol/L", "KREA;9;Knoten")
+    mapped = map_files(tmp_path, labs=labs, change=_change(unit=unit))
+    assert mapped.values() == [1.0, round(90 * 0.011312, 6)]
+    assert mapped.line("events[0]").rejected == {"unit has no conversion to mg/dL (creatinine)": 1}
+
+
+def test_a_code_that_is_ignored_by_name_wins_over_a_pattern(tmp_path: Path) -> None:
+    codes = {"creatinine": {"pattern": "KREA.*"}}
+    change = _change(codes=codes, ignore=["KREA_TEST", "/.*/"])
+    mapped = map_files(tmp_path, labs=_lab("KREA_1;1;", "KREA_TEST;9;", "HF;80;"), change=change)
+    assert mapped.values() == [1.0]
+    assert mapped.line("events[0]").ignored == {"code that the config ignores": 2}
+
+
+def test_groups_of_digits_are_groups_or_no_number(tmp_path: Path) -> None:
+    def indian(document: Document) -> None:
+        document["sources"]["files"]["csv"] |= {"thousands": ",", "decimal": "."}
+
+    labs = _lab("HF;1,234;", "HF;12,34,567.5;", "HF;38,5;", "HF;1,2345;", "HF;0,123;", "HF;1_000;")
+    mapped = map_files(tmp_path, labs=labs, change=indian)
+    assert mapped.values("chartevents") == [1234.0, 1234567.5]
+    assert mapped.line("events[0]").rejected == {"value: not a number": 4}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2150-03-10 01:30 UTC",
+        "2150-03-10 01:30 Europe/London",
+        "epoch",
+        "infinity",
+        "10:00 - 11:00",
+        "294247-01-10 01:00",
+    ],
+)
+def test_one_time_that_is_none_rejects_its_row_alone(written: str, tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["timezone"] = "Europe/Berlin"
+
+    mapped = map_files(tmp_path, labs=f"100;{written};HF;70;\n100;{At.format(1)};HF;80;\n", change=change)
+    assert mapped.values("chartevents") == [80.0]
+    assert mapped.line("events[0]").rejected == {"time: not a time": 1}
+
+
+@pytest.mark.parametrize(("offset", "written"), [("minutes", "1e300"), ("HH:MM", "99999999999999999:00")])
+def test_one_distance_beyond_all_times_rejects_its_row_alone(offset: str, written: str, tmp_path: Path) -> None:
+    change = _change(time={"column": "at", "offset": offset})
+    mapped = map_files(tmp_path, labs=f"100;{written};HF;70;\n", change=change)
+    assert mapped.line("events[0]").rejected == {f"time: not a distance in {offset}": 1}
+
+
+def test_a_default_does_not_swallow_what_cannot_be_read(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["tables"]["admissions"]["columns"]["hospital_expire_flag"] = {"column": "died", "default": 0}
+
+    stays = STAYS.replace(";True\n", ";verstorben\n").replace(";False\n", ";\n")
+    mapped = map_files(tmp_path, files={"stays.csv": stays}, change=change)
+    assert mapped.line("tables.admissions[0]").rejected == {"hospital_expire_flag: not a number": 1}
+    assert set(mapped.table("admissions")["hospital_expire_flag"]) == {0}
+
+
+def test_a_column_of_few_values_takes_no_other(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["tables"]["patients"]["columns"]["gender"] = "sex"
+
+    mapped = map_files(tmp_path, change=change)
+    assert mapped.line("tables.patients[0]").rejected == {"gender: none of F, M, unknown; give it a `map`": 4}
+
+
+def test_a_state_with_an_end_is_charted_until_then(tmp_path: Path) -> None:
+    state = {"ventilator_mode": {"code": "VENT", "map": {"an": "InvasiveVent"}}}
+    change = _change(codes=state, end={"expr": "TIMESTAMP '2150-03-10 22:00'"})
+    mapped = map_files(tmp_path, labs=_lab("VENT;an;"), change=change)
+    charted = mapped.table("chartevents").sort_values("charttime")
+    assert [time.hour for time in charted["charttime"]] == [1, 9, 17, 22]
+    assert charted["value"].nunique() == 1
+    assert list(charted["storetime"].dropna()) == list(charted["charttime"][1:])
+
+
+def test_an_age_without_its_year_is_the_age_at_the_first_admission(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["tables"]["patients"]["columns"] |= {"anchor_age": {"value": 60}}
+        del document["tables"]["patients"]["columns"]["anchor_year"]
+
+    assert set(map_files(tmp_path, change=change).table("patients")["anchor_year"]) == {2150}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_change(codes={"ventilator_mode": {"code": "V", "map": {"3": "banana"}}}), "does not tell 'banana'"),
+        (_change(codes={"heart_rate": {"pattern": "(?=HF).*"}}), "no regular expression of DuckDB"),
+    ],
+)
+def test_a_code_that_could_not_mean_anything_is_refused(
+    change: Callable[[Document], None], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        map_files(tmp_path, change=change)

@@ -283,3 +283,51 @@ def test_no_key_that_a_file_may_have_looks_like_a_secret(tmp_path: Path) -> None
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, value, said in MISTAKES if "unknown key" in said])
 def test_the_json_schema_refuses_an_unknown_key(key: str, value: object) -> None:
     assert not jsonschema.Draft202012Validator(schema.json_schema()).is_valid(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sources", {f"postgresql://u:{SECRET}@h/db": {"path": "x", "foo": 1}}),
+        ("relations", {f"https://h/?token={SECRET}": {"file": "x"}}),
+        (f"postgresql://u:{SECRET}@h/db", 1),
+        ("sources/files/path", f"postgresql://h/db?password={SECRET}"),
+        ("sources/files/path", f"jdbc:oracle:thin:scott/{SECRET}@//h"),
+        ("relations/labs/file", f"https://h/x?token={SECRET}"),
+        ("timezone", f"pw={SECRET}"),
+    ],
+)
+def test_a_secret_is_told_by_its_place_alone(tmp_path: Path, key: str, value: object) -> None:
+    document = DOCUMENT | {key: value} if "://" in key else changed(key, value)
+    assert SECRET not in refused(write(tmp_path, document))
+
+
+def test_a_key_that_is_an_address_and_stands_twice_is_not_told(tmp_path: Path) -> None:
+    line = f'"postgresql://u:{SECRET}@h": 1\n'
+    assert refused(written(tmp_path, line + line)) == "a key is written twice (line 2)"
+
+
+def test_every_blank_that_is_left_is_named(tmp_path: Path) -> None:
+    document = changed("tables/icustays/columns/outtime", "FILL_IN")
+    document["events"][0]["stay"] = "FILL_IN"
+    assert refused(write(tmp_path, document)) == ("still to fill in: tables.icustays.columns.outtime, events[0].stay")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("store", "extract/store", "store: lies in the extract's own folder, sources.files.path"),
+        ("tables/patients/columns/gender/map", {"m": "M", "M ": "F"}, "map: has a text twice; case and outer blanks"),
+        ("tables/patients/columns/gender/map", {"m": "male"}, "gender: 'male' is none of F, M, unknown"),
+        ("events/0/value", {"column": "v", "map": {"a": 1}}, "events[0].value: words are mapped for each code"),
+        ("events/0/end", "x", "events[0].end: rates of drugs and states of breathing support have one"),
+        ("relations/labs/csv/skip", 10**11, "relations.labs.csv.skip: input should be less than or equal to 10000"),
+    ],
+)
+def test_what_would_be_wrong_in_silence_is_refused(tmp_path: Path, key: str, value: object, said: str) -> None:
+    assert said in refused(write(tmp_path, changed(key, value)))
+
+
+def test_a_comma_in_braces_is_told(tmp_path: Path) -> None:
+    text = "site: a\nstore: s\ntables: {patients: {from: x, columns: {subject_id: {expr: left(a, 2)}}}}\n"
+    assert "between { } a text that holds a comma needs quotes" in refused(written(tmp_path, text))
