@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from mapped_site import DOCUMENT, SECRET, changed, refused, without, write
+from mapped_site import DOCUMENT, SECRET, changed, refused, without, write, written
 
 from client.mapping import schema
 from client.mapping.config import Strict
@@ -320,7 +320,7 @@ def test_every_blank_that_is_left_is_named(tmp_path: Path) -> None:
         ("tables/patients/columns/gender/map", {"m": "M", "M ": "F"}, "map: has a text twice; case and outer blanks"),
         ("tables/patients/columns/gender/map", {"m": "male"}, "gender: 'male' is none of F, M, unknown"),
         ("events/0/value", {"column": "v", "map": {"a": 1}}, "events[0].value: words are mapped for each code"),
-        ("events/0/end", "x", "events[0].end: rates of drugs and states of breathing support have one"),
+        ("events/0/end", "x", "events[0].end: a rate of a drug or a state of breathing support has an end"),
         ("relations/labs/csv/skip", 10**11, "relations.labs.csv.skip: input should be less than or equal to 10000"),
     ],
 )
