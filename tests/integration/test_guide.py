@@ -36,6 +36,7 @@ def events(folder: Path) -> list[tuple[str, str, str]]:
         ("chartevents", "charttime", "coalesce(CAST(valuenum AS VARCHAR), value)"),
         ("labevents", "charttime", "CAST(valuenum AS VARCHAR)"),
         ("inputevents", "starttime", "CAST(rate AS VARCHAR)"),
+        ("outputevents", "charttime", "CAST(value AS VARCHAR)"),
     ):
         query = f"SELECT itemid, strftime({time}, '%Y-%m-%d %H:%M'), {value} FROM '{folder}/tables/{table}.parquet'"
         rows += [(concept[i], at, held) for i, at, held in duckdb.sql(query).fetchall()]
