@@ -248,7 +248,7 @@ def _events_of(run: Run, table: Table) -> str:
         special["value"] = "number"
     chosen = ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
     rows = f"SELECT {chosen} FROM event WHERE target = {quoted(table.name)}"
-    if table.name == "chartevents":
+    if table.name == "chartevents" and any(use.end is not None for use in run.mapping.events):
         rows += f" UNION ALL {_states_that_last(table, special)}"
     if table.name == "labevents" and not _knows_specimens(run):
         rows += f" UNION ALL {_arterial(table)}"
