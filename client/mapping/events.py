@@ -176,7 +176,8 @@ class _EventMapper:
                 coalesce(r."#word", r."#value") AS value,
                 r."#weight" AS weight, r."#spec" AS "#spec",
                 {self._rules(owner, raw)} AS "#rule",
-                r."#word_text" IS NULL AND NOT r."#is_word" AND regexp_matches(r."#value", '^[<>≤≥]') AS "#censored",
+                r."#word_text" IS NULL AND NOT r."#is_word" AND left(r."#value", 1) IN ('<', '>', '≤', '≥')
+                    AS "#censored",
                 CASE WHEN "#rule" IS NOT NULL THEN {self.run.row_text(self.frame)} END AS "#row"
             FROM {rows}""")
 
