@@ -5,22 +5,18 @@ stays behind is counted: values that are no number, units without a conversion, 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import duckdb
 
 from client.mapping.codes import FEWEST_TO_TELL, CodeBook, Coded, word_rows
 from client.mapping.columns import Reader
-from client.mapping.config import ColumnSpec
+from client.mapping.config import ColumnSpec, EventMap, Mapping
 from client.mapping.expressions import literal
 from client.mapping.owners import OWNED_COLUMNS, Owner, needed_owner, owner_rules, stay_by_time
+from client.mapping.state import Run
 from client.mapping.texts import map_key
 from client.mapping.units import conversion, per_weight
 from client.queries import fill
-
-if TYPE_CHECKING:
-    from client.mapping.config import EventMap, Mapping
-    from client.mapping.run import Run
 
 _NOTHING = ColumnSpec(value="").model_copy(update={"value": None})
 # Every name of ours begins with a #, so that no column of the site's can be taken for it.
@@ -50,13 +46,13 @@ _EVENT = {
 _HAS_CODE = '"#code" IS NOT DISTINCT FROM "#of_code" AND "#loinc" IS NOT DISTINCT FROM "#of_loinc"'
 
 
-def map_events(run: "Run", use: "EventMap", number: int) -> None:
+def map_events(run: Run, use: EventMap, number: int) -> None:
     """Judge the rows of one entry of ``events``; ``collected`` reads those that are mapped."""
     _EventMapper(run, use, number).run_all()
 
 
 class _EventMapper:
-    def __init__(self, run: "Run", use: "EventMap", number: int) -> None:
+    def __init__(self, run: Run, use: EventMap, number: int) -> None:
         where = f"events[{number}]"
         self.run, self.use, self.where, self.judged = run, use, where, f"judged_{number}"
         self.connection: duckdb.DuckDBPyConnection = run.connection
@@ -211,7 +207,7 @@ class _EventMapper:
             WHEN r."#end" < r."#time" THEN 'ends before it starts' END"""
 
 
-def collected(mapping: "Mapping") -> str:
+def collected(mapping: Mapping) -> str:
     """A query of what every entry mapped; an entry whose relation is absent has no table."""
     columns = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in _EVENT.items())
     parts = [f'SELECT {", ".join(_EVENT)} FROM judged_{n} WHERE "#rule" IS NULL' for n in range(len(mapping.events))]

@@ -119,7 +119,7 @@ def _place(location: tuple[int | str, ...], model: type[BaseModel]) -> Any:
 
 def _inside(annotation: Any, part: int | str) -> Any:
     """The annotation of what stands under a key or a number; None where there is none."""
-    for kind in _alternatives(annotation):
+    for kind in alternatives(annotation):
         if isinstance(part, int) and get_origin(kind) is list:
             return get_args(kind)[0]
         if isinstance(part, str) and get_origin(kind) is dict:
@@ -131,7 +131,7 @@ def _inside(annotation: Any, part: int | str) -> Any:
 
 def _keys(annotation: Any) -> dict[str, Any]:
     """The keys of a model, or of the model among alternatives, each with its own annotation."""
-    for kind in _alternatives(annotation):
+    for kind in alternatives(annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return {field.alias or name: _written(field) for name, field in kind.model_fields.items()}
     return {}
@@ -143,12 +143,13 @@ def _written(field: "FieldInfo") -> Any:
     return forms[0] if forms and issubclass(forms[0], BaseModel) else field.annotation
 
 
-def _alternatives(annotation: Any) -> Iterator[Any]:
+def alternatives(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation allows, without what is said beside them."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        yield from _alternatives(get_args(annotation)[0])
+        yield from alternatives(get_args(annotation)[0])
     elif origin in (Union, UnionType):
         for part in get_args(annotation):
-            yield from _alternatives(part)
+            yield from alternatives(part)
     else:
         yield annotation

@@ -1,9 +1,8 @@
 """Every key of a site's YAML, told to people and to editors, from the declarations that also check it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -18,6 +17,7 @@ from client.mapping.config import (
     TableMap,
 )
 from client.mapping.domains import support_states
+from client.mapping.mistakes import alternatives
 from client.mapping.names import REQUIRED
 from client.mapping.steps import Join, KeepOne, Pivot, Previous, Split, Unpivot
 from client.mapping.targets import TARGETS
@@ -146,7 +146,7 @@ def _rows(fields: "dict[str, FieldInfo]") -> list[Row]:
 
 def _kind(annotation: Any) -> str:
     """What may be written for a key, in a few words."""
-    kinds = [part for part in _alternatives(annotation) if part is not type(None)]
+    kinds = [part for part in alternatives(annotation) if part is not type(None)]
     if set(kinds) == _SCALAR:
         return "any value"
     return " or ".join(dict.fromkeys(map(_word, kinds)))
@@ -162,17 +162,6 @@ def _word(kind: Any) -> str:
     if get_origin(kind) is dict and inner[1] is not Any:
         return f"NAME: {_kind(inner[1])}"
     return _WORDS.get(kind, "keys, see below")
-
-
-def _alternatives(annotation: Any) -> Iterator[Any]:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _alternatives(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for part in get_args(annotation):
-            yield from _alternatives(part)
-    else:
-        yield annotation
 
 
 def _default(value: Any) -> str:

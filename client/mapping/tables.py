@@ -4,19 +4,15 @@ Each mapping is judged in one pass: a row is mapped, or rejected under the first
 is rejected is kept with its rule (rejects/mapping-*.parquet).
 """
 
-from typing import TYPE_CHECKING
-
 import duckdb
 
 from client.mapping.columns import Reader, Value
+from client.mapping.config import TableMap
 from client.mapping.domains import DOMAINS
 from client.mapping.expressions import literal, quote_name
 from client.mapping.owners import KEYS, OWNED_COLUMNS, Owner, owner_of, owner_rules, stay_by_time
+from client.mapping.state import Run
 from shared_model.schema import TABLES, Table
-
-if TYPE_CHECKING:
-    from client.mapping.config import TableMap
-    from client.mapping.run import Run
 
 SCHEMA_TABLES: dict[str, Table] = {t.name: t for t in TABLES}
 _IDENTIFIERS = ("subject_id", "hadm_id", "stay_id", "micro_specimen_id", "specimen_id")
@@ -35,13 +31,13 @@ NEEDED = {
 _TIME_OF = {"prescriptions": "starttime", "services": "transfertime"}
 
 
-def map_table(run: "Run", name: str, use: "TableMap", number: int) -> None:
+def map_table(run: Run, name: str, use: TableMap, number: int) -> None:
     """Insert the rows of one mapping into the table ``name``."""
     _TableMapper(run, SCHEMA_TABLES[name], use, f"tables.{name}[{number}]").run_all()
 
 
 class _TableMapper:
-    def __init__(self, run: "Run", table: Table, use: "TableMap", where: str) -> None:
+    def __init__(self, run: Run, table: Table, use: TableMap, where: str) -> None:
         self.run, self.table, self.use, self.where = run, table, use, where
         self.connection: duckdb.DuckDBPyConnection = run.connection
         self.frame = run.frames[use.relation]
