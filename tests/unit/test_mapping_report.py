@@ -111,6 +111,34 @@ def test_check_writes_only_the_reports_that_it_is_asked_for(tmp_path: Path) -> N
     assert again.returncode == 2 and "exists" in again.stderr
 
 
+def test_a_report_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    site = _site(tmp_path, _rows("HF", [80.0] * 20))
+    for words, said in (
+        (("--json", tmp_path / "x", "--html", tmp_path / "x"), "exists; name a new file"),
+        (("--json", tmp_path / "none" / "x"), "its folder does not exist"),
+    ):
+        done = _run("check", site, *words)
+        assert done.returncode == 2 and said in done.stderr and "reading" not in done.stderr
+
+
+def test_what_a_killed_check_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    site = _site(tmp_path, _rows("HF", [80.0] * 20))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, running = tmp_path / f".check.{gone.pid}.abc", tmp_path / ".check.1.abc"
+    for folder in (left, running):
+        folder.mkdir()
+    _report(site)
+    assert not left.exists() and running.exists()
+
+
+def test_a_place_that_takes_no_store_is_told_in_one_line(tmp_path: Path) -> None:
+    site = _site(tmp_path, _rows("HF", [80.0] * 20), store="site.yaml/store")
+    done = _run("prepare", site)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
 def test_prepare_keeps_the_rejects_and_does_nothing_twice(tmp_path: Path) -> None:
     path = _site(tmp_path, _rows("KREA", CREATININE) + "0;never;HF;SECRET;;\n", encoder="none")
     first = _run("prepare", path)
