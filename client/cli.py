@@ -130,7 +130,10 @@ def concepts() -> None:
 @app.command()
 def cohort(
     config: Config,
-    explain: Annotated[int | None, typer.Option(metavar="STAY", help="Derive one stay's Sepsis-3 in the open.")] = None,
+    explain: Annotated[
+        str,
+        typer.Option(metavar="STAY", help="Derive one stay's Sepsis-3 in the open (named as in the extract)."),
+    ] = "",
     all_hours: Annotated[bool, typer.Option(help="With --explain: do not fold hours without change.")] = False,
     tables: Annotated[
         Path | None, typer.Option(help="Write every derived table as Parquet into this new folder.")
@@ -149,16 +152,20 @@ def cohort(
     from client.explain import explain as explain_stay
     from client.explain import render
 
-    if all_hours and explain is None:
+    if all_hours and not explain:
         raise ConfigError("--all-hours: needs --explain STAY")
     if tables is not None and tables.exists():
         raise ConfigError(f"--tables {tables}: exists; name a new folder")
     with _site(config) as site, checked_tables(site, memory_limit=memory_limit) as (connection, _):
         derive_sepsis3(connection, labs_of_admission=labs_of_admission)
-        if explain is not None:
+        if explain:
             from rich.console import Console
 
-            Console(highlight=False).print(render(explain_stay(connection, explain), all_hours=all_hours))
+            from client.mapping.columns import MACROS
+
+            connection.execute(MACROS)
+            [(stay,)] = connection.execute("SELECT local_id(whole(trim(?)))", [explain]).fetchall()
+            Console(highlight=False).print(render(explain_stay(connection, stay), all_hours=all_hours))
         else:
             flow = select_cohort(connection, site.cohort, site.study, stays=site.stays)
             _tell_flow([vars(step) for step in flow])

@@ -86,7 +86,7 @@ _MEMBERS: dict[Cohort, _Rule] = {
     "sepsis3": _Rule(
         step="Sepsis-3",
         condition="stay_id IN (SELECT stay_id FROM sepsis3 WHERE sepsis3)",
-        look_at="prescriptions, microbiologyevents and the heart rate (220045) in chartevents",
+        look_at="prescriptions, microbiologyevents and the heart rate",
     ),
     "icd": _Rule(step="coded sepsis (ICD-9, ICD-10)", condition=_CODED, look_at="diagnoses_icd"),
     "flag": _Rule(
@@ -132,10 +132,10 @@ def select_cohort(
     if cohort == "icd":
         fill(connection, "sepsis_code", "icd_version INTEGER, prefix VARCHAR", icd_codes.SEPSIS.prefixes)
     run_query(connection, "cohort_candidate.sql", hours=study.prediction_hours, label=study.label)
-    flow = [_count(connection, "ICU stays with valid times", "icustays.intime and outtime", cohort)]
+    flow = [_count(connection, "ICU stays with valid times", "icustays.intime and outtime", cohort, before=None)]
     for rule in _rules(cohort, study, minimum_age, stays):
         connection.execute(f"DELETE FROM sepsis_candidate WHERE ({rule.condition}) IS NOT TRUE")
-        flow.append(_count(connection, rule.step, rule.look_at, cohort))
+        flow.append(_count(connection, rule.step, rule.look_at, cohort, before=flow[-1].stays))
     if cohort == "sepsis3":
         run_query(connection, "cohort_onset.sql")
     run_query(connection, "cohort.sql", retrospective=study.retrospective)
@@ -165,12 +165,15 @@ def _rules(cohort: Cohort, study: Study, minimum_age: int, stays: Stays) -> Iter
         yield _MEMBERS[cohort]
 
 
-def _count(connection: duckdb.DuckDBPyConnection, step: str, look_at: str, cohort: str) -> FlowStep:
+def _count(
+    connection: duckdb.DuckDBPyConnection, step: str, look_at: str, cohort: str, *, before: int | None
+) -> FlowStep:
     """Count who is left, and refuse an empty cohort at the step that emptied it."""
     query = "SELECT count(DISTINCT subject_id), count(*) FROM sepsis_candidate"
     [(patients, stays)] = connection.execute(query).fetchall()
     if stays == 0:
-        raise EmptyCohortError(f"cohort '{cohort}': nobody is left at step '{step}'; check {look_at}")
+        of = "" if before is None else f" of {before:,} ICU stays"
+        raise EmptyCohortError(f"cohort '{cohort}': nobody{of} is left at step '{step}'; check {look_at}")
     return FlowStep(step=step, patients=patients, stays=stays)
 
 

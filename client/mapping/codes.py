@@ -1,5 +1,6 @@
 """Local codes become concepts: by code, by pattern, or by LOINC where the extract has it."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from shared_model.errors import ConfigError
 
 # The words by which the pipeline knows a state of breathing support, for sites that know the state and no device.
 SUPPORT_WORDS = {(concept, status): words[0] for status, concept, words in reversed(sepsis_rules.VENTILATION_WORDS)}
+_BEFORE_LOINC = re.compile(r"^.*[:|/]")  # LOINC:2160-0, http://loinc.org|2160-0
 FEWEST_TO_TELL = 10  # rows, for a code or a unit to be named: it stands in many rows, a slip in few
 INTUBATED = "intubated"
 INTUBATED_WORD, INTUBATED_SCORE = "No Response-ETT", 1.0
@@ -86,7 +88,7 @@ class CodeBook:
             names = " and ".join(sorted({coded.target.name for coded in found}))
             named = f"code {shown(text)}" if rows >= FEWEST_TO_TELL else "a code"
             raise ConfigError(f"{self.where}.codes: {named} is mapped twice, by patterns of {names}")
-        return found[0] if found else self.by_loinc.get((loinc or "").strip())
+        return found[0] if found else self.by_loinc.get(_BEFORE_LOINC.sub("", loinc or "").strip())
 
     def is_ignored(self, code: str | None) -> bool:
         """Whether the config knows the code and does not want it."""

@@ -48,7 +48,8 @@ def cover_concepts(connection: duckdb.DuckDBPyConnection) -> tuple[ConceptCovera
     found = connection.execute(
         f"""SELECT concept, count(*), count(DISTINCT subject_id), count(*) FILTER (value BETWEEN low AND high),
             {quantiles}(value, {levels})
-        FROM ({_VALUES}) JOIN looked_at USING (concept) WHERE value IS NOT NULL GROUP BY concept"""
+        FROM ({_VALUES}) SEMI JOIN icustays USING (subject_id) JOIN looked_at USING (concept)
+        WHERE value IS NOT NULL GROUP BY concept"""
     ).fetchall()
     by_name = {row[0]: row[1:] for row in found}
     return (

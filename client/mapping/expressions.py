@@ -101,8 +101,8 @@ def _tree(text: str, where: str) -> Any:
             raise ConfigError(f"{where}: no SQL expression that can be read; is it nested too deeply?")
         if found["error"]:
             raise ConfigError(
-                f"{where}: no SQL expression ({found['error_message']}): {_short(text)}; a column whose name is a word"
-                ' of SQL needs quotes: "Name"'
+                f"{where}: no SQL expression ({found['error_message']}): {_short(text)}; a column"
+                ' needs quotes where its name is a word of SQL or has signs beside letters, digits and _: "Name"'
             )
     statements = found["statements"]
     if len(statements) != 1 or _frame(statements[0]) != _frame(_serialized("SELECT (1)")["statements"][0]):

@@ -30,3 +30,9 @@ FIELDS = {
     "admittime": r"(hosp.*)?(admit|admission|admitted)_?(time|date|at|on|dt|datetime)?|aufnahme(zeit|datum|_?um)?",
     "hospital_expire_flag": r".*(expire|mortal|died|outcome|dischargestatus|entlassart)(?!.*(at|time|date)$).*|.*death",
 }
+# What the files of the tables that every site has are often called.
+TABLES_CALLED = {
+    "patients": r"patient|person|subject",
+    "admissions": r"admission|encounter|visit|aufnahme|f(ae|ä)lle|case",
+    "icustays": r"icu|stay|intensiv|aufenthalt|unit",
+}

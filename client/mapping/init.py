@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from client.mapping.config import CsvFormat
 from client.mapping.files import FILE_NAME, as_utf8, header, header_fields, is_table
-from client.mapping.guesses import FIELDS, ROLES
+from client.mapping.guesses import FIELDS, ROLES, TABLES_CALLED
 from client.mapping.loading import BLANK
 from client.mapping.mistakes import nearest
 from client.mapping.names import REQUIRED
@@ -178,8 +178,10 @@ def _tables(named: dict[str, Found]) -> Iterator[str]:
 
 
 def _score(table: str, found: Found) -> tuple[int, int]:
-    """How many of a table's columns a file has; fewer columns in all win a tie."""
-    return sum(_guess(column, found) != BLANK for column in REQUIRED[table]), -len(found.columns)
+    """How many of a table's columns a file has, and whether it is called so; fewer columns in all win a tie."""
+    called = re.search(TABLES_CALLED[table], found.file.rpartition("/")[2], re.IGNORECASE) is not None
+    known = sum(_guess(column, found) != BLANK for column in REQUIRED[table])
+    return known + 2 * called if known else 0, -len(found.columns)
 
 
 def _guess(column: str, found: Found) -> str:

@@ -88,12 +88,14 @@ def create_owners(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute(
         f"""CREATE TABLE stay_time AS SELECT subject_id, hadm_id, stay_id, intime, outtime,
-            intime - INTERVAL {LOOKBACK_HOURS} HOUR AS since
+            least(intime, greatest(intime - INTERVAL {LOOKBACK_HOURS} HOUR,
+                lag(outtime) OVER (PARTITION BY subject_id ORDER BY intime, outtime))) AS since
         FROM icustays WHERE intime IS NOT NULL"""
     )
 
 
 def stay_by_time(kind: str) -> str:
-    """SQL that brings the ICU stay of rows ``r`` by their time: the latest that had begun, from hours before it on."""
+    """SQL that brings the ICU stay of rows ``r`` by their time: the latest that had begun, from hours before it on, as
+    far as no other stay of the patient was going on."""
     key = "subject_id" if kind == "patient" else "hadm_id"
     return f'ASOF LEFT JOIN stay_time AS s ON s.{key} = r."#{key}" AND r."#time" >= s.since'

@@ -28,6 +28,8 @@ NEEDED = {
     "radiology": ("subject_id", "note_id", "charttime", "text"),
     "discharge": ("subject_id", "hadm_id", "note_id", "charttime", "text"),
 }
+OLDEST = 125
+_NO_AGE = f"anchor_age: not between 0 and {OLDEST} years"
 _TIME_OF = {"prescriptions": "starttime", "services": "transfertime"}
 
 
@@ -117,6 +119,8 @@ class _TableMapper:
         if self.owner:
             cases.insert(0, owner_rules(self.owner))
         cases += [f"WHEN {values[c].sql} IS NULL THEN {literal(f'no {c}')}" for c in NEEDED[self.table.name]]
+        if "anchor_age" in values:
+            cases.append(f"WHEN {values['anchor_age'].sql} NOT BETWEEN 0 AND {OLDEST} THEN '{_NO_AGE}'")
         for column, known in DOMAINS.items():
             if column in values:
                 listed = ", ".join(map(literal, known))

@@ -51,7 +51,9 @@ _CANONICAL = {
     "L/min": "L/min",
 }
 _COUNTS = {"platelets", "wbc"}
-_BARE = {"": {"ph", "unit", "units", "inr", "ratio", "1", "points", "punkte", "point", "score", "none", "n/a", "-"}}
+_BARE = {
+    "": {"ph", "unit", "units", "inr", "ratio", "1", "points", "punkte", "point", "score", "none", "n/a", "-", "[ph]"}
+}
 _BARE["points"] = _BARE[""]
 # Spellings, in lower case without blanks, and what pint reads for them.
 _SPELLINGS = {
@@ -94,6 +96,12 @@ _SPELLINGS = {
     "ratio": "1",
     "l/l": "1",
     "mmofhg": "mmHg",
+    "[iu]/h": "unit/hour",
+    "[iu]/min": "unit/min",
+    "uhr": "unit/hour",  # MIMIC-III's spellings
+    "umin": "unit/min",
+    "mcgkgmin": "ug/kg/min",
+    "mcgmin": "ug/min",
     "u/h": "unit/hour",
     "u/hr": "unit/hour",
     "units/h": "unit/hour",
@@ -204,7 +212,8 @@ def other_units(concept: str) -> tuple[str, ...]:
 
 def _squeezed(text: str) -> str:
     """Without blanks, in lower case, with one sign for a millionth."""
-    bare = re.sub(r"\s+", "", text).replace("µ", "u").replace("μ", "u").replace("³", "3").replace("⁹", "^9")
+    bare = re.sub(r"/\((\w+)[.*](\w+)\)", r"/\1/\2", re.sub(r"\s+|\{[^{}]*\}", "", text) or "1")
+    bare = bare.replace("µ", "u").replace("μ", "u").replace("³", "3").replace("⁹", "^9")
     return re.sub(r"\bmc(?=[gl]\b)", "u", bare.lower())
 
 

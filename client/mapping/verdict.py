@@ -67,6 +67,9 @@ def what_is_missing(facts: Facts) -> Iterator[str]:
     yield from _unmeasured(facts)
     yield from (doubt for check in facts.times if not check.grave for doubt in check.doubts)
     for line in facts.account.lines:
+        lost = sum(line.rejected.values())
+        if line.step.startswith(_PERSONS) and 0 < lost <= _LOST * (lost + line.mapped):
+            yield f"{line.step}: {lost:,} rows are rejected: {', '.join(line.rejected)}"
         unread = line.rejected.get("line cannot be read", 0)
         if unread and unread / line.rows <= _UNREAD:
             yield f"{line.step}: {unread:,} {_UNREADABLE}"

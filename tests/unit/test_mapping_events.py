@@ -320,3 +320,43 @@ def test_a_code_that_could_not_mean_anything_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         map_files(tmp_path, change=change)
+
+
+def test_a_row_belongs_to_the_stay_that_is_going_on_and_not_to_the_next(tmp_path: Path) -> None:
+    """The six hours before a stay are its own only where the patient lay in no other."""
+    stays = (
+        STAYS.splitlines()[0]
+        + "\n"
+        + "".join(
+            f"P1;F1;{stay};MICU;m;1950;2150-03-{start};2150-03-{end};False\n"
+            for stay, start, end in ((1, "02 09:00:00", "03 20:00:00"), (2, "03 20:00:00", "05 00:00:00"))
+        )
+    )
+    stays += "P2;F2;3;MICU;m;1950;2150-03-10 00:00:00;2150-03-11 00:00:00;True\n"
+    labs = "stay;at;code;value;unit\n" + "".join(
+        f"P1;2150-03-{at}:00:00;HF;{value};\n" for at, value in (("02 05", 70), ("03 15", 80), ("03 21", 90))
+    )
+
+    def change(document: Document) -> None:
+        document["relations"]["first"] = {"from": "stays", "keep_one": {"by": "pat"}}
+        for table in ("patients", "admissions"):
+            document["tables"][table]["from"] = "first"
+        document["events"][0]["patient"] = document["events"][0].pop("stay")
+
+    mapped = map_files(tmp_path, files={"stays.csv": stays, "labs.csv": labs}, change=change)
+    found = mapped.table("chartevents").sort_values("valuenum")
+    assert list(zip(found["stay_id"], found["valuenum"], strict=True)) == [(1, 70.0), (1, 80.0), (2, 90.0)]
+
+
+def test_an_age_of_nobody_is_rejected(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["tables"]["patients"]["columns"]["anchor_age"] = "born"
+
+    mapped = map_files(tmp_path, change=change)
+    assert mapped.line("tables.patients[0]").rejected == {"anchor_age: not between 0 and 125 years": 4}
+
+
+def test_a_loinc_code_may_name_its_system(tmp_path: Path) -> None:
+    change = _change(codes={}, loinc="code")
+    labs = _lab("LOINC:2160-0;1;", "http://loinc.org|2160-0;2;", "2160-0;3;")
+    assert map_files(tmp_path, labs=labs, change=change).values() == [1.0, 2.0, 3.0]
