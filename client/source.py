@@ -50,6 +50,16 @@ def quoted(text: Path | str) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def is_gzip(path: Path) -> bool:
+    """By its ending."""
+    return path.name.lower().endswith(".gz")
+
+
+def is_parquet(path: Path) -> bool:
+    """By its ending."""
+    return path.name.lower().endswith(".parquet")
+
+
 def as_glob(path: Path | str) -> str:
     """A path as a pattern that matches nothing else: DuckDB reads every path as a pattern."""
     return re.sub(r"([*?[])", r"[\1]", str(path))

@@ -30,7 +30,9 @@ _ZONED = r"(Z|[+-]\d\d(:?\d\d)?)$"
 # A whole number is the same key however a program that reads it as a float writes it: 12.0 is 12. And identifiers of
 # our own for what is no plain number, above every plain one that is read as it is.
 MACROS = """CREATE MACRO whole(t) AS
-    CASE WHEN suffix(t, '.0') AND regexp_full_match(t, '-?[0-9]+[.]0') THEN left(t, -2) ELSE t END;
+    CASE WHEN suffix(t, '0') AND contains(t, '.') AND regexp_full_match(t, '-?[0-9]+[.]0+') THEN split_part(t, '.', 1)
+    ELSE t END;
+CREATE MACRO as_key(x) AS nullif(whole(trim(CAST(x AS VARCHAR))), '');
 CREATE MACRO local_id(t) AS
     CASE WHEN regexp_full_match(t, '0|[1-9][0-9]{0,17}') THEN CAST(t AS BIGINT)
     ELSE CAST(md5_number_lower(t) & 4611686018427387903 AS BIGINT) + 4611686018427387904 END"""
@@ -166,7 +168,7 @@ class Reader:
         raw = self.frame.source(spec, f"{self.where}.{name}")
         kind = self._kind(raw)
         text = f"nullif(trim({raw if kind == 'VARCHAR' else f'CAST({raw} AS VARCHAR)'}), '')"
-        return f"whole({text})" if kind in ("DOUBLE", "FLOAT") else text
+        return f"whole({text})" if kind in ("DOUBLE", "FLOAT") or kind.startswith("DECIMAL") else text
 
     def _kind(self, sql: str) -> str:
         try:
@@ -266,7 +268,7 @@ def _text(value: Scalar) -> str:
 
 def _sane(sql: str, kind: str) -> str:
     """A time of the years 1000 to 9999; beyond them arithmetic fails."""
-    return f"CASE WHEN {sql} BETWEEN {kind} '1000-01-01' AND {kind} '9999-12-30' THEN {sql} END"
+    return f"CASE WHEN {sql} BETWEEN {kind} '1000-01-01' AND {kind} '9999-12-31 23:59:59' THEN {sql} END"
 
 
 def _finite(sql: str) -> str:

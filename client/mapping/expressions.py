@@ -36,7 +36,11 @@ _NAMES = {
     "PARAMETER": "a parameter",
 }
 # They look at the session or the clock, or wait, though DuckDB calls them scalar.
-_REFUSED = ("current_", "get_current", "getvariable", "now", "today", "txid_", "transaction_", "in_search_path", "pg_")
+# Or they write as much as they are told to.
+_REFUSED = (
+    *("printf", "format", "list_resize", "array_resize", "range", "generate_series", "list_repeat", "array_repeat"),
+    *("current_", "get_current", "getvariable", "now", "today", "txid_", "transaction_", "in_search_path", "pg_"),
+)
 _TYPES = {
     *("BOOLEAN", "BOOL", "TINYINT", "SMALLINT", "INTEGER", "INT", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT"),
     *("FLOAT", "REAL", "DOUBLE", "DECIMAL", "NUMERIC", "VARCHAR", "TEXT", "STRING", "LIST"),

@@ -15,7 +15,7 @@ from client.extract import LONGEST_LINE
 from client.mapping.config import CsvFormat
 from client.mapping.expressions import literal, quote_name
 from client.mapping.mistakes import shown
-from client.source import as_glob, parquet_columns, quoted
+from client.source import as_glob, is_gzip, is_parquet, parquet_columns, quoted
 from client.unreadable import UNREADABLE_ROWS
 from shared_model.errors import MissingTableError, UnreadableTableError
 
@@ -24,6 +24,7 @@ LINE = "#line"  # a place in the order of all files' rows, for steps that take t
 _MOST_ROWS = 1 << 40
 _TEXT_SUFFIXES = (".csv", ".tsv", ".psv", ".txt", ".csv.gz", ".tsv.gz", ".psv.gz", ".txt.gz")
 _SUFFIXES = (*_TEXT_SUFFIXES, ".parquet")
+_ENDING = "(?i)([.](csv|tsv|psv|txt|parquet))?([.]gz)?$"
 _CHUNK = 1 << 22
 
 
@@ -74,10 +75,10 @@ def group_files(files: list[Path], form: CsvFormat, stage: Path) -> list[Group]:
     in ``stage``. Raises UnreadableTableError."""
     groups: dict[tuple[str, ...], list[Path]] = {}
     for number, file in enumerate(files):
-        if file.suffix == ".parquet":
+        if is_parquet(file):
             groups.setdefault(("parquet", *parquet_columns(file)), []).append(file)
         else:
-            held = as_utf8(file, form.encoding, stage / str(number) / file.name.removesuffix(".gz"))
+            held = as_utf8(file, form.encoding, stage / str(number) / unzipped(file))
             groups.setdefault(("csv", *header(held, form)), []).append(held)
     return [
         Group(tuple(paths), tuple(columns), form if kind == "csv" else None)
@@ -92,7 +93,7 @@ def header(file: Path, form: CsvFormat) -> tuple[str, ...]:
 
 def header_fields(file: Path, form: CsvFormat) -> list[str]:
     """What stands in the header line, whatever it is. Raises UnreadableTableError."""
-    opener = gzip.open if file.suffix == ".gz" else open
+    opener = gzip.open if is_gzip(file) else open
     try:
         with opener(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             for _ in range(form.skip):
@@ -115,11 +116,12 @@ def _checked_names(file: Path, names: list[str], form: CsvFormat) -> tuple[str, 
     lower = [name.lower() for name in names]
     twice = sorted({name for name in names if lower.count(name.lower()) > 1})
     if twice:
-        raise UnreadableTableError(f"{file}: column {twice[0]!r} stands twice in its header (case does not count)")
-    if len(names) == 1 and any(sign in names[0] for sign in ",;\t|" if sign != form.delimiter):
+        place = lower.index(twice[0].lower()) + 1
         raise UnreadableTableError(
-            f"{file}: one column in its header, {names[0][:60]!r}: is csv.delimiter {form.delimiter!r} right?"
+            f"{file}: column {place} stands twice in its header (case does not count); if it has none: `csv.columns`"
         )
+    if len(names) == 1 and any(sign in names[0] for sign in ",;\t|" if sign != form.delimiter):
+        raise UnreadableTableError(f"{file}: one column in its header: is csv.delimiter {form.delimiter!r} right?")
     return tuple(names)
 
 
@@ -143,6 +145,7 @@ def _reader(group: Group) -> str:
         f" skip = {form.skip}, delim = {quoted(form.delimiter)}, quote = {quoted(form.quote)},"
         f" escape = {quoted(form.quote)}, nullstr = [{nulls}], max_line_size = {LONGEST_LINE},"
         f" buffer_size = {LONGEST_LINE}, columns = {{{kinds}}}, filename = '#path', hive_partitioning = false,"
+        f" compression = '{'gzip' if all(map(is_gzip, group.files)) else 'auto'}',"
         " store_rejects = true, rejects_table = 'csv_error', rejects_scan = 'csv_scan', rejects_limit = 0)"
     )
 
@@ -152,7 +155,7 @@ def _chosen(name: str, group: Group, number: int) -> str:
     if name.lower() in held:
         return f"{quote_name(held[name.lower()])} AS {quote_name(name)}"
     if name == FILE_NAME:
-        return r"""regexp_replace(parse_filename("#path"), '(\.[A-Za-z]+)+$', '') AS file_name"""
+        return f"""regexp_replace(parse_filename("#path"), '{_ENDING}', '') AS file_name"""
     if name == ROW_NUMBER:
         of_file = f' - min("{LINE}") OVER (PARTITION BY "#path") + 1' if len(group.files) > 1 else ""
         return f'"{LINE}"{of_file} AS row_number'
@@ -167,9 +170,14 @@ def unreadable_rows(group: Group) -> str:
     return UNREADABLE_ROWS if group.format is not None else none
 
 
+def unzipped(file: Path) -> str:
+    """The name of a copy that is not compressed."""
+    return file.name[: -len(".gz")] if is_gzip(file) else file.name
+
+
 def with_one_line_end(file: Path, target: Path) -> Path:
     """A copy in which every line ends the same way: DuckDB reads no file that mixes them."""
-    opener = gzip.open if file.suffix == ".gz" else open
+    opener = gzip.open if is_gzip(file) else open
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         opener(file, "rt", encoding="utf-8", errors="surrogateescape", newline=None) as text,
@@ -186,7 +194,7 @@ def as_utf8(file: Path, encoding: str, target: Path) -> Path:
 
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii"):
         return file
-    opener = gzip.open if file.suffix == ".gz" else open
+    opener = gzip.open if is_gzip(file) else open
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (

@@ -21,7 +21,7 @@ from client.mapping.loading import BLANK
 from client.mapping.mistakes import nearest
 from client.mapping.names import REQUIRED
 from client.mapping.suggest import suggest
-from client.source import as_glob, parquet_columns, quoted, read_parquet
+from client.source import as_glob, is_gzip, is_parquet, parquet_columns, quoted, read_parquet
 from shared_model.errors import ConfigError, DataError
 
 _ROWS_LOOKED_AT, _MOST_CODES = 20_000, 60
@@ -112,7 +112,7 @@ def _alike(folder: Path, files: list[Path]) -> list[tuple[Path, str]]:
 def _look_at(folder: Path, held: tuple[Path, str]) -> Found:
     file, pattern = held
     relative = file.relative_to(folder).as_posix()
-    if file.suffix == ".parquet":
+    if is_parquet(file):
         return Found(relative, tuple(parquet_columns(file)), None, pattern=pattern)
     encoding = _encoding(file)
     with TemporaryDirectory() as place:
@@ -124,7 +124,7 @@ def _look_at(folder: Path, held: tuple[Path, str]) -> Found:
 
 def _encoding(file: Path) -> str:
     """UTF-8 where the first lines are, else what Windows writes in the west."""
-    opener = gzip.open if file.suffix == ".gz" else open
+    opener = gzip.open if is_gzip(file) else open
     try:
         with opener(file, "rb") as content:
             content.read(1 << 16).decode("utf-8")

@@ -15,6 +15,7 @@ from client.mapping.expressions import Expression, literal, parse, quote_name
 from client.mapping.faults import told_apart
 from client.mapping.files import FILE_NAME, LINE, ROW_NUMBER
 from client.mapping.mistakes import shown
+from client.mapping.reshape import kept_one, key_of, pivoted, split_up, with_previous
 from client.mapping.staging import Staged, staged_view
 from client.mapping.steps import Join
 from client.mapping.wanted import Wanted, brought_by, order_of
@@ -178,20 +179,9 @@ class _Builder:
         self.frame.check(
             [*step.key, step.name, step.value, *([step.order] if step.order else [])], f"{self.where}.pivot"
         )
-        name, value, order = (
-            quote_name(step.name),
-            quote_name(step.value),
-            quote_name(step.order or self._line("pivot")),
-        )
-        take = "arg_min" if step.keep == "first" else "arg_max"
-        key = ", ".join(map(quote_name, step.key))
-        wide = ", ".join(
-            f"{take}({value}, {order}) FILTER (WHERE trim({name}) = {literal(c)} AND {value} IS NOT NULL)"
-            f" AS {quote_name(c)}"
-            for c in step.columns
-        )
-        before = self.frame.view
-        self._step(f"SELECT {key}, {wide} FROM {before} GROUP BY {key}", table=True)
+        before, order = self.frame.view, quote_name(step.order or self._line("pivot"))
+        with told_apart(f"{self.where}.pivot"):
+            self._step(pivoted(step, before, order), table=True)
         self.frame.columns = [*step.key, *step.columns]
         self._ignored("pivoted into one row a key", self._count(before) - self._count(self.frame.view))
 
@@ -200,12 +190,10 @@ class _Builder:
         if step is None:
             return
         self.frame.check([step.column], f"{self.where}.split")
-        column, before = quote_name(step.column), self.frame.view
-        parts = f"string_split(CAST({column} AS VARCHAR), {literal(step.by)})"
-        query = f"SELECT coalesce(sum(greatest(len({parts}), 1)), 0), count(*) FROM {before}"
-        cells, rows = self.connection.execute(query).fetchone() or (0, 0)
-        part = f"nullif(trim(unnest(CASE WHEN {column} IS NULL THEN [NULL] ELSE {parts} END)), '') AS {column}"
-        self._step(f"SELECT * FROM (SELECT * REPLACE ({part}) FROM {before}) WHERE {column} IS NOT NULL", table=True)
+        query, counted = split_up(step, self.frame.view, self._columns_of(self.frame.view))
+        cells, rows = self.connection.execute(counted).fetchone() or (0, 0)
+        with told_apart(f"{self.where}.split"):
+            self._step(query, table=True)
         self.frame.read += int(cells) - int(rows)
         self._ignored("empty cell", int(cells) - self._count(self.frame.view))
 
@@ -216,10 +204,9 @@ class _Builder:
         where = f"{self.where}.previous"
         self.frame.check([*step.by, *step.columns.values()], where)
         self._refuse_taken(list(step.columns), self.frame.columns, where)
-        window = f"(PARTITION BY {', '.join(map(quote_name, step.by))} ORDER BY {self._order(step.order, 'previous')})"
-        new = ", ".join(f"lag({quote_name(c)}) OVER {window} AS {quote_name(n)}" for n, c in step.columns.items())
+        order = self._order(step.order, "previous")
         with told_apart(where):
-            self._step(f"SELECT *, {new} FROM {self.frame.view}", table=True)
+            self._step(with_previous(step, self.frame.view, self._columns_of(self.frame.view), order), table=True)
         self.frame.columns.extend(step.columns)
 
     def _join(self, join: Join, where: str) -> None:
@@ -233,10 +220,7 @@ class _Builder:
         other.check([*join.by.values(), *brought.values()], where)
         self._refuse_taken(list(brought), self.frame.columns, where)
         self._refuse_repeated_keys(join, other, where)
-        on = " AND ".join(
-            f"whole(CAST(here.{quote_name(a)} AS VARCHAR)) = whole(CAST(there.{quote_name(b)} AS VARCHAR))"
-            for a, b in join.by.items()
-        )
+        on = " AND ".join(f"{key_of(a, 'here.')} = {key_of(b, 'there.')}" for a, b in join.by.items())
         new = "".join(f", there.{quote_name(held)} AS {quote_name(name)}" for name, held in brought.items())
         kind = "JOIN" if join.required else "LEFT JOIN"
         query = f"SELECT here.*{new} FROM {self.frame.view} AS here {kind} {other.view} AS there ON {on}"
@@ -249,10 +233,7 @@ class _Builder:
             return
         self.frame.check(step.by, f"{self.where}.keep_one.by")
         order = self._order(step.order, "keep_one")
-        direction = "" if step.take == "first" else " DESC"
-        key = ", ".join(map(quote_name, step.by))
-        rank = f"row_number() OVER (PARTITION BY {key} ORDER BY {order}{direction} NULLS LAST)"
-        query = f"SELECT * FROM {self.frame.view} QUALIFY {rank} = 1"
+        query = kept_one(step, self.frame.view, self._columns_of(self.frame.view), order)
         with told_apart(f"{self.where}.keep_one"):
             self._leave_out("not the one that is kept", query, table=True)
 
@@ -283,14 +264,14 @@ class _Builder:
                 raise ConfigError(f"{where}: column {name!r} is there already; give it another name")
 
     def _refuse_repeated_keys(self, join: Join, other: Frame, where: str) -> None:
-        keys = ", ".join(map(quote_name, join.by.values()))
-        known = " AND ".join(f"{quote_name(k)} IS NOT NULL" for k in join.by.values())
+        keys = ", ".join(map(key_of, join.by.values()))
+        known = " AND ".join(f"{key_of(k)} IS NOT NULL" for k in join.by.values())
         query = f"SELECT count(*) FROM (SELECT 1 FROM {other.view} WHERE {known} GROUP BY {keys} HAVING count(*) > 1)"
         [(repeated,)] = self.connection.execute(query).fetchall()
         if repeated:
             raise ConfigError(
-                f"{where}: of the keys ({keys}), {repeated:,} stand more than once in {join.relation!r}, so rows would"
-                " be multiplied; make them unique there with `keep_one`"
+                f"{where}: of the keys ({', '.join(join.by.values())}), {repeated:,} stand more than once in"
+                f" {join.relation!r}, so rows would be multiplied; make them unique there with `keep_one`"
             )
 
     def _columns_of(self, view: str) -> list[str]:

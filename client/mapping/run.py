@@ -166,10 +166,12 @@ def _states_that_last(table: Table, special: dict[str, str]) -> str:
     is charted for hours (client/sql/sepsis3_3_ventilation.sql)."""
     special = special | {"charttime": "moment", "storetime": "greatest(storetime, moment)"}
     chosen = ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
-    until = f"least(endtime, charttime + INTERVAL {LONGEST_STATE})"
+    until = f"least(endtime, outtime, charttime + INTERVAL {LONGEST_STATE})"
     again = f"generate_series(charttime + INTERVAL {CHARTED_AGAIN}, {until}, INTERVAL {CHARTED_AGAIN})"
     moments = f"unnest(list_distinct(list_append({again}, {until})))"
-    held = f"SELECT *, {moments} AS moment FROM event WHERE target = 'chartevents' AND endtime > charttime"
+    stays = "JOIN (SELECT stay_id, outtime FROM icustays) USING (stay_id)"
+    lasting = f"FROM event {stays} WHERE target = 'chartevents' AND endtime > charttime AND outtime > charttime"
+    held = f"SELECT *, {moments} AS moment {lasting}"
     return f"SELECT {chosen} FROM ({held})"
 
 

@@ -27,6 +27,7 @@ from client.mapping.files import (
     group_files,
     rows_of,
     unreadable_rows,
+    unzipped,
     with_one_line_end,
 )
 from client.mapping.wanted import Wanted
@@ -219,8 +220,7 @@ class _Stage:
             if group.format is None or place.exists():
                 raise _readable(group.files, error) from None
             files = tuple(
-                with_one_line_end(file, place / str(n) / file.name.removesuffix(".gz"))
-                for n, file in enumerate(group.files)
+                with_one_line_end(file, place / str(n) / unzipped(file)) for n, file in enumerate(group.files)
             )
             connection.execute("DROP TABLE IF EXISTS csv_error; DROP TABLE IF EXISTS csv_scan")
             return self._copy(connection, replace(group, files=files), columns, number)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 Scalar = bool | int | float | str
-_WHOLE = re.compile(r"^(-?[0-9]+)\.0$")
+_WHOLE = re.compile(r"^(-?[0-9]+)\.0+$")
 
 
 def plain_code(text: str) -> str:

@@ -9,7 +9,8 @@ from shared_model import concepts
 
 _MIDNIGHT, _OUTSIDE, _FAR_OUTSIDE, _FEW = 0.9, 0.1, 0.3, 20
 _HOURS_OFF, _ZONES_APART = 3.0, 14.0
-_SQUEEZED, _WITHOUT_LABS, _LONGEST_STAY = 0.05, 0.5, 180
+_VITALS = ("heart_rate", "resp_rate", "sbp", "dbp", "mbp", "spo2", "temperature")
+_SQUEEZED, _WITHOUT_LABS, _LONGEST_STAY = 0.2, 0.5, 180
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def _check_table(connection: duckdb.DuckDBPyConnection, table: str, time: str, o
 
 def _check_clocks(connection: duckdb.DuckDBPyConnection) -> tuple[TimeCheck, ...]:
     """Whether charting begins when the stay does: another time zone shows as hours between them."""
-    items = ", ".join(map(str, concepts.BY_NAME["heart_rate"].chart))
+    items = ", ".join(str(item) for name in _VITALS for item in concepts.BY_NAME[name].chart)
     query = f"""SELECT count(*), median(date_diff('minute', s.intime, e.first) / 60) FROM (
             SELECT stay_id, min(charttime) AS first FROM chartevents WHERE itemid IN ({items}) GROUP BY stay_id
         ) AS e JOIN icustays AS s USING (stay_id)"""
@@ -73,10 +74,9 @@ def _check_clocks(connection: duckdb.DuckDBPyConnection) -> tuple[TimeCheck, ...
     if stays < _FEW or abs(hours) <= _HOURS_OFF:
         return ()
     side = "after" if hours > 0 else "before"
-    doubt = f"the first heart rate comes {abs(hours):.1f} h {side} ICU admission (median)"
-    zones = abs(hours) <= _ZONES_APART  # farther apart than any two clocks, it is something else
-    doubt += ": are the time zones right?" if zones else ""
-    return (TimeCheck(table="chartevents: first heart rate", rows=int(stays), doubts=(doubt,), grave=zones),)
+    what = "the time zones" if abs(hours) <= _ZONES_APART else "`intime` and the times of the events"
+    doubt = f"the first vital sign comes {abs(hours):.1f} h {side} ICU admission (median): are {what} right?"
+    return (TimeCheck(table="chartevents: first vital sign", rows=int(stays), doubts=(doubt,), grave=True),)
 
 
 def _check_lengths(connection: duckdb.DuckDBPyConnection) -> Iterator[TimeCheck]:

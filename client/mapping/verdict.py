@@ -78,6 +78,7 @@ def what_is_missing(facts: Facts) -> Iterator[str]:
     for concept in facts.concepts:
         if concept.unit == WORDS and concept.events and concept.in_range < _MOSTLY:
             yield f"{concept.concept}: {1 - concept.in_range:.0%} of its words say nothing; give its codes a `map`"
+    yield from _one_sex(facts.connection)
     if facts.mappable:
         more = f" and {len(facts.mappable) - _MOST_NAMED} more" if len(facts.mappable) > _MOST_NAMED else ""
         yield f"nothing maps codes that look like a concept: {', '.join(facts.mappable[:_MOST_NAMED])}{more}"
@@ -118,6 +119,12 @@ def _no_arterial_blood(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
     [(samples, arterial)] = connection.execute(query).fetchall()
     if samples and not arterial:
         yield f"specimen_type: of {samples:,} samples none is arterial (ART.): SOFA sees no PaO2/FiO2; give it a `map`"
+
+
+def _one_sex(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    [(patients, sexes)] = connection.execute("SELECT count(*), count(DISTINCT gender) FROM patients").fetchall()
+    if patients >= _FEW and sexes < 2:
+        yield f"patients: all {patients:,} have the same sex, or none"
 
 
 def _copies(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:

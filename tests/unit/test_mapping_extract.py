@@ -46,6 +46,7 @@ def _relation(name: str, **keys: object) -> Callable[[Document], None]:
         ("age(TIMESTAMP '2020-01-01')", "counts to the day of the run"),
         ("CAST(sex AS INET)", "no type INET"),
         ("lpad(pat, 100000000, 'x')", "1,000 at most"),
+        ("printf('%900000000d', 1)", r"printf\(\) is not allowed"),
         ("CASE WHEN true THEN " * 900 + "1" + " END" * 900, "nested too deeply|longer than"),
         ("pat; DROP TABLE x", "no SQL expression"),
         ("now()", r"now\(\) is not allowed"),

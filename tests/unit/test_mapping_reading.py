@@ -119,6 +119,66 @@ def test_a_list_in_a_cell_becomes_rows_and_the_row_before_is_known(tmp_path: Pat
     assert sorted(mapped.table("outputevents")["value"]) == [20.0, 20.0, 30.0]
 
 
+def test_a_key_that_stands_twice_is_refused_however_it_is_written(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["relations"]["catalogue"] = {"file": "catalogue.csv"}
+        join = {"relation": "catalogue", "by": {"code": "id"}, "columns": {"name": "text"}}
+        document["relations"]["labs"]["join"] = [join]
+
+    files: dict[str, str | bytes] = {"catalogue.csv": "id;text\n12;NA\n12.0;K\n"}
+    with pytest.raises(ConfigError, match=r"of the keys \(id\), 1 stand more than once in 'catalogue'"):
+        map_files(tmp_path, files=files, change=change)
+
+
+def test_rows_of_nobody_have_no_row_before_and_are_not_thrown_away(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["relations"] |= {
+            "before": {
+                "file": "rows.csv",
+                "previous": {"by": "who", "columns": {"last": "value"}},
+                "filter": "last IS NOT NULL",
+            },
+            "one": {"file": "rows.csv", "keep_one": {"by": "who"}},
+        }
+        entry = {"stay": "stay", "time": "at", "code": {"value": "x"}}
+        document["events"] = [
+            entry | {"from": "before", "value": "last", "codes": {"heart_rate": "x"}},
+            entry | {"from": "one", "value": "value", "codes": {"sbp": "x"}},
+        ]
+
+    rows = "who;stay;at;value\n" + "".join(
+        f"{who};100;2150-03-10 0{n}:00:00;{value}\n"
+        for n, (who, value) in enumerate([("7", 60), ("7.0", 61), ("", 70), ("", 71), ("7 ", 62)])
+    )
+    mapped = map_files(tmp_path, files={"rows.csv": rows}, change=change)
+    chart = mapped.table("chartevents")
+    assert sorted(chart[chart["itemid"] == 220045]["valuenum"]) == [60.0, 61.0]
+    assert sorted(chart[chart["itemid"] != 220045]["valuenum"]) == [60.0, 70.0, 71.0]
+
+
+def test_a_file_is_called_as_it_is_called_but_for_its_ending(tmp_path: Path) -> None:
+    stays = STAYS.replace(";100;", ";A.1;").replace(";101;", ";A.2;")
+
+    def change(document: Document) -> None:
+        document["relations"]["labs"]["file"] = ["A.*"]
+        document["events"][0]["stay"] = "file_name"
+
+    files: dict[str, str | bytes] = {"stays.csv": stays, "A.1.CSV": HEAD + GOOD, "A.2.csv": HEAD + GOOD}
+    mapped = map_files(tmp_path, files=files, change=change)
+    assert mapped.line("events[0]").rejected == {} and mapped.table("chartevents")["stay_id"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["MuellerHans;1950;x;0.9;mg", "Mueller Hans 19500102,x", "MuellerHans;MuellerHans;1;2;3", "1;2150-01-01;HF;88;x"],
+)
+def test_a_file_without_a_header_does_not_tell_its_first_row(first: str, tmp_path: Path) -> None:
+    with pytest.raises(ConsiliumError) as refused:
+        map_files(tmp_path, files={"labs.csv": first + "\n" + GOOD})
+    assert "Mueller" not in str(refused.value) and "2150" not in str(refused.value)
+    assert "csv." in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("step", "said"),
     [

@@ -12,7 +12,7 @@ from client.mapping.report import MappingReport
 from client.site import load_site
 
 HEAD = "stay;at;code;value;unit;kg\n"
-STAY = "P{n};F{n};{n};MICU;m;1950;2150-03-10 00:00:00;{out};{died}\n"
+STAY = "P{n};F{n};{n};MICU;{sex};1950;2150-03-10 00:00:00;{out};{died}\n"
 HEART = "".join(
     f"{n};2150-03-1{h // 24} {h % 24:02}:00:00;HF;{80 + n % 9};;\n" for n in range(40) for h in (0, 20, 40, 70)
 )
@@ -28,7 +28,7 @@ def report(
 ) -> MappingReport:
     """Of forty stays of three days."""
     (folder / "extract").mkdir()
-    stays = "".join(STAY.format(n=n, out=out, died=died(n)) for n in range(40))
+    stays = "".join(STAY.format(n=n, sex="mw"[n % 2], out=out, died=died(n)) for n in range(40))
     (folder / "extract" / "stays.csv").write_text(STAYS.splitlines()[0] + "\n" + stays, encoding="utf-8")
     (folder / "extract" / "labs.csv").write_text(HEAD + labs, encoding="utf-8")
     document: Document = yaml.safe_load(yaml.safe_dump(DOCUMENT))
@@ -135,6 +135,22 @@ def test_lost_patients_are_not_a_detail(tmp_path: Path) -> None:
     found = report(tmp_path, change=change)
     assert found.verdict == "not ready"
     assert any(reason.startswith("tables.patients[0]: ") and "rows are rejected" in reason for reason in found.reasons)
+
+
+def test_patients_of_one_sex_are_told(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["tables"]["patients"]["columns"]["gender"]["map"] = {"m": "M", "w": "M"}
+
+    assert "patients: all 40 have the same sex, or none" in report(tmp_path, change=change).reasons
+
+
+def test_an_admission_taken_for_the_stay_is_told(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["events"][0]["time"] = {"expr": 'CAST("at" AS TIMESTAMP) + INTERVAL 36 HOUR'}
+
+    found = report(tmp_path, change=change, out="2150-03-20 00:00:00")
+    assert any("comes 36.0 h after ICU admission (median): are `intime`" in reason for reason in found.reasons)
+    assert found.verdict == "not ready"
 
 
 def test_rows_that_stand_twice_are_told(tmp_path: Path) -> None:
