@@ -206,8 +206,16 @@ class _Stage:
         return self._target.with_suffix("") / "*.parquet"
 
     def _copy(
-        self, connection: duckdb.DuckDBPyConnection, group: Group, columns: tuple[str, ...], number: int
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        group: Group,
+        columns: tuple[str, ...],
+        number: int,
+        *,
+        mended: bool = False,
     ) -> tuple[int, int, str]:
+        """Copy one group; returns its rows, the lines that cannot be read, and why most cannot. ``mended``: its lines
+        already end in one way."""
         target = self._target.with_suffix("") / f"{number}.parquet"
         target.parent.mkdir(exist_ok=True)
         try:
@@ -216,14 +224,14 @@ class _Stage:
                 refuse_open_quote(connection, f"relations.{self.name}, {group.files[0]}{_others(group.files)}")
             connection.execute(f"CREATE OR REPLACE TEMP TABLE unreadable AS {unreadable_rows(group)}")
         except duckdb.InvalidInputException as error:
-            place = self.folder / "staged" / "lines" / f"{self.name}-{number}"
-            if group.format is None or place.exists():
+            if group.format is None or mended:
                 raise _readable(group.files, error) from None
+            place = self.folder / "staged" / "lines" / f"{self.name}-{number}"
             files = tuple(
                 with_one_line_end(file, place / str(n) / unzipped(file)) for n, file in enumerate(group.files)
             )
             connection.execute("DROP TABLE IF EXISTS csv_error; DROP TABLE IF EXISTS csv_scan")
-            return self._copy(connection, replace(group, files=files), columns, number)
+            return self._copy(connection, replace(group, files=files), columns, number, mended=True)
         except duckdb.Error as error:
             raise _readable(group.files, error) from None
         finally:
