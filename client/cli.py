@@ -149,8 +149,6 @@ def cohort(
     """
     from client.check import checked_tables
     from client.cohort import derive_sepsis3, select_cohort
-    from client.explain import explain as explain_stay
-    from client.explain import render
 
     if all_hours and not explain:
         raise ConfigError("--all-hours: needs --explain STAY")
@@ -159,13 +157,7 @@ def cohort(
     with _site(config) as site, checked_tables(site, memory_limit=memory_limit) as (connection, _):
         derive_sepsis3(connection, labs_of_admission=labs_of_admission)
         if explain:
-            from rich.console import Console
-
-            from client.mapping.columns import MACROS
-
-            connection.execute(MACROS)
-            [(stay,)] = connection.execute("SELECT local_id(whole(trim(?)))", [explain]).fetchall()
-            Console(highlight=False).print(render(explain_stay(connection, stay), all_hours=all_hours))
+            _explain(connection, explain, all_hours=all_hours)
         else:
             flow = select_cohort(connection, site.cohort, site.study, stays=site.stays)
             _tell_flow([vars(step) for step in flow])
@@ -200,6 +192,15 @@ def _tell_stage(stage: str) -> None:
 def _tell_flow(flow: list[dict[str, Any]]) -> None:
     for step in flow:
         typer.echo(f"{step['patients']:>9,} patients {step['stays']:>9,} stays  {step['step']}")
+
+
+def _explain(connection: "duckdb.DuckDBPyConnection", stay: str, *, all_hours: bool) -> None:
+    from rich.console import Console
+
+    from client.explain import explain, render
+    from client.mapping.columns import local_id
+
+    Console(highlight=False).print(render(explain(connection, local_id(connection, stay)), all_hours=all_hours))
 
 
 def _write_tables(connection: "duckdb.DuckDBPyConnection", folder: Path) -> None:

@@ -19,7 +19,7 @@ import duckdb
 
 from client import cohort
 from client.folders import Finished, Inputs, share_file
-from client.source import as_glob, csv_columns, find_tables, quoted, read_parquet
+from client.source import as_glob, csv_columns, find_tables, is_parquet, quoted, read_parquet
 from client.unreadable import UNREADABLE_ROWS, refuse_open_quote
 from shared_model import concepts
 from shared_model.errors import ConfigError, DataError, UnreadableTableError
@@ -212,12 +212,12 @@ def _extract(connection: duckdb.DuckDBPyConnection, table: Table, file: Path, st
     columns = ", ".join(f'"{name}"' for name in table.columns)
     keep = f"WHERE itemid IN {tuple(sorted(_KEEP[table.name]))}" if table.name in _KEEP else ""
     try:
-        if file.suffix == ".parquet":
+        if is_parquet(file):
             source, unreadable = _parquet_source(connection, table, file)
         else:
             source, unreadable = _csv_source(table, file), UNREADABLE_ROWS
         connection.execute(f"COPY (SELECT {columns} FROM {source} {keep}) TO {quoted(target)} (FORMAT parquet)")
-        if file.suffix != ".parquet":
+        if not is_parquet(file):
             refuse_open_quote(connection, str(file))
         connection.execute(f"CREATE OR REPLACE TEMP TABLE unreadable AS {unreadable}")
     except duckdb.Error as error:

@@ -19,8 +19,8 @@ def run_query(connection: duckdb.DuckDBPyConnection, name: str, **values: object
 
 
 def fill(connection: duckdb.DuckDBPyConnection, table: str, columns: str, rows: Sequence[Sequence[object]]) -> None:
-    """Make (or remake) the temporary ``table`` with ``columns`` ('name TYPE, name TYPE') and at least one row."""
+    """Make (or remake) the temporary ``table`` with ``columns`` ('name TYPE, name TYPE') and these rows, if any."""
     typed = [column.split() for column in columns.split(", ")]
     query = ", ".join(f"CAST(unnest(?) AS {kind}) AS {name}" for name, kind in typed)
-    held = [list(column) for column in zip(*rows, strict=True)]
+    held = [[row[place] for row in rows] for place in range(len(typed))]
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT {query}", held)

@@ -6,6 +6,7 @@ import re
 import zlib
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, TextIO
 
 from shared_model.errors import MissingColumnError, MissingTableError, NotAMimicFolderError, UnreadableTableError
 from shared_model.schema import TABLES, Table
@@ -35,7 +36,7 @@ def find_tables(folder: Path, tables: tuple[Table, ...] = TABLES) -> dict[str, P
 
 def verify_checksum(file: Path) -> None:
     """Read a gzip file to its end and compare its checksum, which DuckDB does not. Raises UnreadableTableError."""
-    if file.suffix != ".gz":
+    if not is_gzip(file):
         return
     try:
         with gzip.open(file) as content:
@@ -60,6 +61,13 @@ def is_parquet(path: Path) -> bool:
     return path.name.lower().endswith(".parquet")
 
 
+def open_text(file: Path, **options: Any) -> TextIO:
+    """A text file, compressed or not; ``options`` are those of ``open``."""
+    opener = gzip.open if is_gzip(file) else open
+    text: TextIO = opener(file, "rt", **options)
+    return text
+
+
 def as_glob(path: Path | str) -> str:
     """A path as a pattern that matches nothing else: DuckDB reads every path as a pattern."""
     return re.sub(r"([*?[])", r"[\1]", str(path))
@@ -71,14 +79,13 @@ def read_parquet(file: Path, options: str = "") -> str:
 
 
 def _columns(file: Path) -> list[str]:
-    return parquet_columns(file) if file.suffix == ".parquet" else csv_columns(file)
+    return parquet_columns(file) if is_parquet(file) else csv_columns(file)
 
 
 def csv_columns(file: Path) -> list[str]:
     """The names in a header line. Raises UnreadableTableError."""
-    opener = gzip.open if file.suffix == ".gz" else open
     try:
-        with opener(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as text:
+        with open_text(file, encoding="utf-8-sig", errors="replace", newline="") as text:
             return [name.strip() for name in next(csv.reader(text), [])]
     except (*_GZIP_FAULTS, csv.Error) as error:
         raise UnreadableTableError(

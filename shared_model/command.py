@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from shared_model.errors import ConsiliumError
+from shared_model.errors import ConsiliumError, printable
 
 INTERRUPTED = 130
 
@@ -57,7 +57,5 @@ def run(command: typer.Typer, *, interrupted: str = "interrupted") -> NoReturn:
 
 
 def _end(text: str, status: int) -> NoReturn:
-    """What is no sign that a terminal prints is written as an escape: a text may come from a foreign file."""
-    printable = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
-    typer.echo("".join(printable), err=True)
+    typer.echo(printable(text, keep="\n"), err=True)
     sys.exit(status)

@@ -21,6 +21,13 @@ Messages never contain a patient's values.
 """
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    """What is no sign that a terminal prints is written as an escape, but for ``keep``: a text may come from a foreign
+    file."""
+    signs = (c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(signs)
+
+
 class ConsiliumError(Exception):
     """Base of all errors a user can cause."""
 

@@ -63,28 +63,20 @@ def _physionet(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str,
 
 
 def _mimic(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, object]:
-    found = {}
-    for concept in concepts.CONCEPTS:
-        target = TARGETS[concept.name]
-        table = "hosp/labevents" if target.table == "labevents" else "icu/chartevents"
-        items = ", ".join(map(str, target.items))
-        rows = (
-            f"SELECT valuenum AS value FROM read_csv('{folder}/{table}.csv.gz', types = {{'value': 'VARCHAR'}})"
-            f" WHERE itemid IN ({items})"
-        )
-        held = _of(connection, concept.name, rows, "mimic-iv-demo-2.2")
-        if held is not None:
-            found[concept.name] = held
+    rows = {concept.name: _charted(folder, concept.name) for concept in concepts.CONCEPTS}
     for rate in RATES:
         [item] = TARGETS[rate.name].items
-        rows = (
-            f"SELECT rate AS value FROM read_csv('{folder}/icu/inputevents.csv.gz') WHERE itemid = {item}"
-            f" AND rateuom = '{rate.unit}'"
-        )
-        held = _of(connection, rate.name, rows, "mimic-iv-demo-2.2")
-        if held is not None:
-            found[rate.name] = held
-    return found
+        events = f"read_csv('{folder}/icu/inputevents.csv.gz')"
+        rows[rate.name] = f"SELECT rate AS value FROM {events} WHERE itemid = {item} AND rateuom = '{rate.unit}'"
+    found = {name: _of(connection, name, query, "mimic-iv-demo-2.2") for name, query in rows.items()}
+    return {name: held for name, held in found.items() if held is not None}
+
+
+def _charted(folder: Path, name: str) -> str:
+    target = TARGETS[name]
+    table = "hosp/labevents" if target.table == "labevents" else "icu/chartevents"
+    events = f"read_csv('{folder}/{table}.csv.gz', types = {{'value': 'VARCHAR'}})"
+    return f"SELECT valuenum AS value FROM {events} WHERE itemid IN ({', '.join(map(str, target.items))})"
 
 
 def _of(connection: duckdb.DuckDBPyConnection, name: str, rows: str, source: str) -> dict[str, object] | None:

@@ -83,6 +83,11 @@ class Account:
             "unread": self.unread,
         }
 
+    @property
+    def unmapped(self) -> list[CodeFound]:
+        """Codes that the config neither maps nor ignores."""
+        return [code for code in self.codes if code.concept is None and not code.ignored]
+
     @classmethod
     def of(cls, told: dict[str, Any]) -> "Account":
         """An account from ``as_dict``."""

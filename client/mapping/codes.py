@@ -12,7 +12,7 @@ from client.mapping.config import CodeSpec, EventMap
 from client.mapping.domains import support_states, words_of
 from client.mapping.mistakes import shown
 from client.mapping.targets import TARGETS, Target
-from client.mapping.texts import map_key, plain_code
+from client.mapping.texts import is_pattern, map_key, plain_code
 from shared_model import concepts
 from shared_model.errors import ConfigError
 
@@ -26,12 +26,14 @@ INTUBATED_WORD, INTUBATED_SCORE = "No Response-ETT", 1.0
 
 @dataclass(frozen=True)
 class Coded:
-    """Where the values of a code go; ``number`` tells the specs of an events entry apart."""
+    """Where the values of a code go; ``number`` tells the destinations of an events entry apart. ``code``: the local
+    code, where it is named and not found by a pattern or by LOINC."""
 
     number: int
     target: Target
     itemid: int
     spec: CodeSpec
+    code: str | None = None
 
     @property
     def table(self) -> str:
@@ -45,21 +47,17 @@ class CodeBook:
     def __init__(self, use: EventMap, where: str) -> None:
         self.where = where
         self.coded = list(_coded(use))
-        self.literal = {plain_code(code): coded for coded, codes in self.coded for code in codes}
-        self.patterns = [(str(c.spec.pattern), c) for c, _ in self.coded if c.spec.pattern]
+        self.literal = {plain_code(coded.code): coded for coded in self.coded if coded.code is not None}
+        self.patterns = [(str(coded.spec.pattern), coded) for coded in self.coded if coded.spec.pattern]
         self.by_loinc = self._by_loinc(use) if use.loinc else {}
-        self.ignored = {plain_code(code) for code in use.ignore if not _is_pattern(code)}
-        self.ignored_patterns = [code[1:-1] for code in use.ignore if _is_pattern(code)]
+        self.ignored = {plain_code(code) for code in use.ignore if not is_pattern(code)}
+        self.ignored_patterns = [code[1:-1] for code in use.ignore if is_pattern(code)]
         self.matches: dict[str, frozenset[str]] = {}
 
     @property
     def numbered(self) -> dict[int, Coded]:
         """Every destination by its number."""
-        return {c.number: c for c in (*(coded for coded, _ in self.coded), *self.by_loinc.values())}
-
-    def code_of(self, coded: Coded) -> str:
-        """The literal code of a destination, if it has one."""
-        return next((code for code, held in self.literal.items() if held == coded), "")
+        return {coded.number: coded for coded in (*self.coded, *self.by_loinc.values())}
 
     def match(self, connection: duckdb.DuckDBPyConnection, codes: Iterable[str | None]) -> None:
         """Hold every pattern against the codes that there are, by DuckDB's regular expressions: they take linear time.
@@ -117,16 +115,16 @@ class CodeBook:
         }
 
 
-def _coded(use: EventMap) -> Iterator[tuple[Coded, list[str]]]:
-    """Destinations with their literal codes. The codes of a concept are dealt over its items, so that two devices that
+def _coded(use: EventMap) -> Iterator[Coded]:
+    """Destinations of codes and of patterns. The codes of a concept are dealt over its items, so that two devices that
     show the same value at the same time stay two rows."""
     number = 0
     for concept, specs in use.codes.items():
         target, dealt = TARGETS[concept], 0
         for spec in specs:
             items = target.bedside_items if spec.bedside and target.bedside_items else target.items
-            for codes in [[code] for code in spec.code] if spec.code is not None else [[]]:
-                yield Coded(number, target, items[min(dealt, len(items) - 1)], spec), codes
+            for code in [None] if spec.code is None else spec.code:
+                yield Coded(number, target, items[min(dealt, len(items) - 1)], spec, code)
                 number, dealt = number + 1, dealt + 1
 
 
@@ -155,7 +153,3 @@ def _word(concept: str, value: str, where: str) -> str:
             f" or a word of MIMIC-IV such as {words[0]}"
         )
     return SUPPORT_WORDS.get((concept, value), value)
-
-
-def _is_pattern(code: str) -> bool:
-    return len(code) > 2 and code.startswith("/") and code.endswith("/")

@@ -11,6 +11,7 @@ import duckdb
 
 from client.mapping.config import ColumnSpec
 from client.mapping.expressions import literal
+from client.mapping.faults import told_apart
 from client.mapping.relations import Frame
 from client.mapping.texts import map_key
 from shared_model.errors import ConfigError, DataError
@@ -38,6 +39,13 @@ CREATE MACRO local_id(t) AS
     ELSE CAST(md5_number_lower(t) & 4611686018427387903 AS BIGINT) + 4611686018427387904 END"""
 
 
+def local_id(connection: duckdb.DuckDBPyConnection, text: str) -> int:
+    """The number by which a store knows what the extract calls ``text``."""
+    connection.execute(MACROS)
+    [(number,)] = connection.execute("SELECT local_id(as_key(?))", [text]).fetchall()
+    return int(number)
+
+
 @dataclass(frozen=True)
 class Value:
     """SQL of a value, and ``(condition, rule)`` of what may be wrong with it."""
@@ -61,17 +69,17 @@ class Reader:
         self.connection, self.frame, self.where = connection, frame, where
         self.timezone, self.bases = timezone, dict(bases)
 
-    def key(self, spec: ColumnSpec, name: str) -> Value:
+    def key(self, spec: ColumnSpec, name: str, *, keep: bool = False) -> Value:
         """A text that names something: an identifier or a code."""
-        text = self.text(spec, name)
+        text = self.text(spec, name, keep=keep)
         return Value(f"whole({text.sql})", text.problems)
 
-    def text(self, spec: ColumnSpec, name: str) -> Value:
-        """A word, without outer blanks; mapped where there is a map."""
-        raw = self._raw_text(spec, name)
+    def text(self, spec: ColumnSpec, name: str, *, keep: bool = False) -> Value:
+        """A word, without outer blanks; mapped where there is a map. ``keep``: what the map does not have stays."""
+        plain = self._raw_text(spec, name)
         if spec.map is None:
-            return Value(raw if spec.default is None else f"coalesce({raw}, {literal(_text(spec.default))})")
-        raw = f"whole({raw})"
+            return Value(plain if spec.default is None else f"coalesce({plain}, {literal(_text(spec.default))})")
+        raw = f"whole({plain})"
         lowered = {map_key(key): value for key, value in spec.map.items()}
         cases = " ".join(
             f"WHEN {literal(key)} THEN {literal(None if value is None else _text(value))}"
@@ -79,6 +87,8 @@ class Reader:
         )
         if spec.default is not None:
             return Value(f"CASE lower({raw}) {cases} ELSE {literal(_text(spec.default))} END")
+        if keep:
+            return Value(f"CASE lower({raw}) {cases} ELSE {plain} END")
         known = ", ".join(literal(key) for key in lowered)
         return Value(
             f"CASE lower({raw}) {cases} END", ((f"lower({raw}) NOT IN ({known})", f"{name}: text has no entry in map"),)
@@ -171,11 +181,8 @@ class Reader:
         return f"whole({text})" if kind in ("DOUBLE", "FLOAT") or kind.startswith("DECIMAL") else text
 
     def _kind(self, sql: str) -> str:
-        try:
+        with told_apart(self.where):
             [row] = self.connection.execute(f"DESCRIBE SELECT {sql} AS it FROM {self.frame.view} AS r").fetchall()
-        except duckdb.Error as error:
-            message = str(error).splitlines()[0]
-            raise ConfigError(f"{self.where}: the expression does not fit its columns: {message}") from None
         return str(row[1])
 
     def _is_number(self, sql: str) -> bool:

@@ -15,6 +15,7 @@ from shared_model.schema import TABLES
 
 Offset = Literal["milliseconds", "seconds", "minutes", "hours", "days", "HH:MM"]
 EVENT_TABLES = ("chartevents", "labevents", "inputevents", "outputevents")
+FIRST_TABLES = ("patients", "admissions", "icustays")  # what every site has, and the others refer to
 MAPPED_TABLES = tuple(t.name for t in TABLES if t.name not in EVENT_TABLES)
 
 
@@ -94,6 +95,11 @@ class Relation(Strict):
     add: dict[str, str] = Field(default={}, description="`new column: SQL expression`; each sees those before it")
     filter: str = Field(default="", description="SQL condition; other rows are ignored, and counted")
     keep_one: KeepOne | None = Field(default=None, description="one row of several")
+
+    @property
+    def reads(self) -> list[str]:
+        """The relations that it reads."""
+        return [*([self.relation] if self.relation is not None else []), *(join.relation for join in self.join)]
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Relation":

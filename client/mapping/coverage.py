@@ -53,7 +53,7 @@ def cover_concepts(connection: duckdb.DuckDBPyConnection) -> tuple[ConceptCovera
     ).fetchall()
     by_name = {row[0]: row[1:] for row in found}
     return (
-        *(_coverage(c, by_name.get(c.name, _NOTHING), everyone) for c in _LOOKED_AT),
+        *(_coverage(c.name, c.unit, by_name.get(c.name, _NOTHING), everyone) for c in _LOOKED_AT),
         *_cover_words(connection, everyone),
     )
 
@@ -64,16 +64,15 @@ def _cover_words(connection: duckdb.DuckDBPyConnection, everyone: int) -> Iterat
         query = f"""SELECT count(*), count(DISTINCT subject_id), count(*) FILTER (trim(value) IN {words_of(name)})
             FROM chartevents WHERE itemid IN ({", ".join(map(str, TARGETS[name].items))})"""
         [(events, patients, known)] = connection.execute(query).fetchall()
-        concept = concepts.Concept(name=name, unit=WORDS, low=0, high=0)
-        yield _coverage(concept, (events, patients, known, []), everyone)
+        yield _coverage(name, WORDS, (events, patients, known, []), everyone)
 
 
-def _coverage(concept: concepts.Concept, row: tuple[Any, ...], everyone: int) -> ConceptCoverage:
+def _coverage(concept: str, unit: str, row: tuple[Any, ...], everyone: int) -> ConceptCoverage:
     events, patients, fitting, quantiles = row
     enough = patients >= SMALLEST
     return ConceptCoverage(
-        concept=concept.name,
-        unit=concept.unit,
+        concept=concept,
+        unit=unit,
         events=events,
         patients=patients,
         patients_share=patients / everyone if everyone else 0.0,

@@ -5,7 +5,6 @@ MySQL) are the site's to add. The URL, with its password, comes from an environm
 """
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from client.mapping.config import Extract
-from shared_model.errors import ConfigError, DataError, MissingColumnError, MissingTableError, UnreadableTableError
+from shared_model.errors import ConfigError, DataError, MissingTableError, UnreadableTableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,24 +101,6 @@ def copy_table(
                 for (c, kind), held in zip(kinds.items(), values, strict=True)
             ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-
-def check_columns(wanted: set[str], held: list[str], where: str) -> None:
-    """Raises MissingColumnError that lists the columns there are."""
-    lower = {name.lower(): name for name in held}
-    for name in sorted(wanted):
-        if name.lower() not in lower:
-            close = get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
-            hint = f"; is it {lower[close[0]]!r}?" if close else "."
-            if any(map(looks_like_value, held)):  # a file without a header line would tell its first row
-                told = "Its header holds numbers: is it a header? If there is none, name the columns: `csv.columns`"
-                raise MissingColumnError(f"{where}: no column {name!r}. {told}")
-            raise MissingColumnError(f"{where}: no column {name!r}{hint} It has: {', '.join(held)}")
-
-
-def looks_like_value(name: str) -> bool:
-    """Whether a column's name is a number, a date or an identifier with many digits, as in a row."""
-    return bool(re.fullmatch(r"[-+]?[0-9]+([.,:/-][0-9]+)*|.*[0-9]{5,}.*", name.strip()))
 
 
 def _engine(source: Extract, where: str) -> "Engine":

@@ -4,8 +4,6 @@ A code is looked up once for each spelling, not once a row, and so is a unit: th
 stays behind is counted: values that are no number, units without a conversion, rows outside every ICU stay.
 """
 
-from collections.abc import Sequence
-
 import duckdb
 
 from client.mapping.codes import FEWEST_TO_TELL, CodeBook, Coded, word_rows
@@ -14,7 +12,6 @@ from client.mapping.config import ColumnSpec, EventMap, Mapping
 from client.mapping.expressions import literal
 from client.mapping.owners import OWNED_COLUMNS, Owner, needed_owner, owner_rules, stay_by_time
 from client.mapping.state import Run
-from client.mapping.texts import map_key
 from client.mapping.units import conversion, per_weight
 from client.queries import fill
 
@@ -76,8 +73,11 @@ class _EventMapper:
 
     def _lay_out_rows(self, owner: Owner) -> None:
         """The view ``event_row``: what the entry reads of each row, as text."""
-        text = {name: self._text(name) for name in ("code", "loinc", "label", "unit")}
-        text["code"] = f"whole({text['code']})"
+        text = {
+            name: self.reader.text(getattr(self.use, name) or _NOTHING, name, keep=True).sql
+            for name in ("loinc", "label", "unit")
+        }
+        text["code"] = self.reader.key(self.use.code, "code", keep=True).sql
         value, number = self.reader.raw_number(self.use.value, "value")
         weight = self.reader.number(self.use.weight, "weight").sql if self.use.weight else "NULL"
         named = {"key": owner.key, **text, "value": value, "number": number, "weight": weight}
@@ -88,17 +88,6 @@ class _EventMapper:
         self.connection.execute(
             f"CREATE OR REPLACE TEMP VIEW event_row AS SELECT *, {chosen} FROM {self.frame.view} AS r WHERE {condition}"
         )
-
-    def _text(self, name: str) -> str:
-        """A word of the row; one that its map does not have stays as it is."""
-        spec: ColumnSpec = getattr(self.use, name) or _NOTHING
-        sql = self.reader.text(spec, name).sql
-        if spec.map is None or spec.default is not None:
-            return sql
-        plain = self.reader.text(spec.model_copy(update={"map": None}), name).sql
-        nulls = ", ".join(literal(map_key(key)) for key, value in spec.map.items() if value is None)
-        kept = f"CASE WHEN lower(whole({plain})) NOT IN ({nulls}) THEN {plain} END" if nulls else plain
-        return f"coalesce({sql}, {kept})"
 
     def _look_codes_up(self) -> None:
         """The table ``event_code``: each code that stands in the rows, with its destination."""
@@ -113,7 +102,7 @@ class _EventMapper:
             if coded is not None:
                 mapped = coded.spec.map is not None
                 rows.append((code, loinc, coded.number, coded.table, coded.itemid, coded.target.word, mapped))
-        self._fill("event_code", _CODE_COLUMNS, rows)
+        fill(self.connection, "event_code", _CODE_COLUMNS, rows)
 
     def _look_units_up(self) -> None:
         """The table ``event_unit``: each unit that stands beside a mapped code, with its conversion."""
@@ -121,7 +110,8 @@ class _EventMapper:
         found = self.connection.execute(
             f'SELECT "#spec", "#unit", count(*) FROM event_row JOIN event_code ON {_HAS_CODE} GROUP BY ALL ORDER BY ALL'
         ).fetchall()
-        self._fill("event_unit", _UNIT_COLUMNS, [self._unit(by_number[spec], unit, rows) for spec, unit, rows in found])
+        units = [self._unit(by_number[spec], unit, rows) for spec, unit, rows in found]
+        fill(self.connection, "event_unit", _UNIT_COLUMNS, units)
 
     def _unit(self, coded: Coded, unit: str | None, rows: int) -> tuple[object, ...]:
         """A row of ``event_unit``; the rule names a unit that has no conversion, where it is surely a unit."""
@@ -136,14 +126,7 @@ class _EventMapper:
 
     def _lay_out_words(self) -> None:
         rows = [row for coded in self.book.numbered.values() for row in word_rows(coded, self.where)]
-        self._fill("event_word", _WORD_COLUMNS, rows)
-
-    def _fill(self, name: str, columns: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """``fill`` with the columns' types also where there is no row."""
-        nothing = tuple(None for _ in columns.split(", "))
-        fill(self.connection, name, columns, rows or [nothing])
-        if not rows:
-            self.connection.execute(f"DELETE FROM {name}")
+        fill(self.connection, "event_word", _WORD_COLUMNS, rows)
 
     def _judge(self, owner: Owner) -> None:
         """The table ``judged_N``: every row with a mapped code, with its values and the rule that it breaks."""

@@ -4,8 +4,8 @@ Why text: a type is a claim about a foreign file, and the mapping makes it colum
 a row breaks. Only the columns that something reads are copied.
 """
 
+import codecs
 import csv
-import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from client.extract import LONGEST_LINE
 from client.mapping.config import CsvFormat
 from client.mapping.expressions import literal, quote_name
 from client.mapping.mistakes import shown
-from client.source import as_glob, is_gzip, is_parquet, parquet_columns, quoted
+from client.source import as_glob, is_gzip, is_parquet, open_text, parquet_columns, quoted
 from client.unreadable import UNREADABLE_ROWS
 from shared_model.errors import MissingTableError, UnreadableTableError
 
@@ -93,9 +93,8 @@ def header(file: Path, form: CsvFormat) -> tuple[str, ...]:
 
 def header_fields(file: Path, form: CsvFormat) -> list[str]:
     """What stands in the header line, whatever it is. Raises UnreadableTableError."""
-    opener = gzip.open if is_gzip(file) else open
     try:
-        with opener(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        with open_text(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             for _ in range(form.skip):
                 if not next(text, ""):
                     break
@@ -177,29 +176,22 @@ def unzipped(file: Path) -> str:
 
 def with_one_line_end(file: Path, target: Path) -> Path:
     """A copy in which every line ends the same way: DuckDB reads no file that mixes them."""
-    opener = gzip.open if is_gzip(file) else open
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        opener(file, "rt", encoding="utf-8", errors="surrogateescape", newline=None) as text,
-        target.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as out,
-    ):
-        while part := text.read(_CHUNK):
-            out.write(part)
-    return target
+    return _rewritten(file, target, encoding="utf-8", errors="surrogateescape", newline=None)
 
 
 def as_utf8(file: Path, encoding: str, target: Path) -> Path:
     """The file itself, or a copy in UTF-8. Raises UnreadableTableError where a byte is not of ``encoding``."""
-    import codecs
-
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii"):
         return file
-    opener = gzip.open if is_gzip(file) else open
+    return _rewritten(file, target, encoding=encoding, errors="strict", newline="")
+
+
+def _rewritten(file: Path, target: Path, *, encoding: str, errors: str, newline: str | None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (
-            opener(file, "rt", encoding=encoding, newline="") as text,
-            target.open("w", encoding="utf-8", newline="") as out,
+            open_text(file, encoding=encoding, errors=errors, newline=newline) as text,
+            target.open("w", encoding="utf-8", errors=errors, newline="") as out,
         ):
             while part := text.read(_CHUNK):
                 out.write(part)

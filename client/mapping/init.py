@@ -14,7 +14,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from client.mapping.config import CsvFormat
+from client.mapping.config import FIRST_TABLES, CsvFormat
 from client.mapping.files import FILE_NAME, as_utf8, header, header_fields, is_table
 from client.mapping.guesses import FIELDS, ROLES, TABLES_CALLED
 from client.mapping.loading import BLANK
@@ -124,7 +124,7 @@ def _look_at(folder: Path, held: tuple[Path, str]) -> Found:
 
 def _encoding(file: Path) -> str:
     """UTF-8 where the first lines are, else what Windows writes in the west."""
-    opener = gzip.open if is_gzip(file) else open
+    opener = gzip.open if is_gzip(file) else open  # bytes: what they are is the question
     try:
         with opener(file, "rb") as content:
             content.read(1 << 16).decode("utf-8")
@@ -167,7 +167,7 @@ def _sign(delimiter: str) -> str:
 
 def _tables(named: dict[str, Found]) -> Iterator[str]:
     yield "tables:"
-    for table in ("patients", "admissions", "icustays"):
+    for table in FIRST_TABLES:
         name = max(named, key=lambda one: _score(table, named[one]))
         yield f"  {table}:"
         yield f"    from: {name}"

@@ -4,6 +4,7 @@ Why with care: the line is read by whoever runs the command and may end in a log
 name that the file can have wrong (a column, a relation, a code), shortened, and never as it would break the line.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from types import UnionType
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from shared_model.errors import MissingColumnError, printable
 from shared_model.study import rule_of
 
 if TYPE_CHECKING:
@@ -34,13 +36,18 @@ _ALTERNATIVES = ("list[str]", "dict[str,str]")  # how pydantic names them, where
 
 def one_line(text: str) -> str:
     """The text as one line that every terminal can print."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    line = printable(text)
     return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
+
+
+def shortened(value: str) -> str:
+    """No longer than a name that anybody reads."""
+    return value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 3]}..."
 
 
 def shown(value: str) -> str:
     """A name in quotes, shortened."""
-    return repr(value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 3]}...")
+    return repr(shortened(value))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -52,6 +59,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"; there are {', '.join(names)}" if 0 < len(names) <= SOME else ""
     others = f" There are {', '.join(names)}" if len(names) <= FEW else ""
     return f"; is it {lower[close[0]]!r}?{others}"
+
+
+def check_columns(wanted: set[str], held: list[str], where: str) -> None:
+    """Raises MissingColumnError that lists the columns there are."""
+    lower = {name.lower(): name for name in held}
+    for name in sorted(wanted):
+        if name.lower() not in lower:
+            close = get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
+            hint = f"; is it {lower[close[0]]!r}?" if close else "."
+            if any(map(_looks_like_value, held)):  # a file without a header line would tell its first row
+                told = "Its header holds numbers: is it a header? If there is none, name the columns: `csv.columns`"
+                raise MissingColumnError(f"{where}: no column {name!r}. {told}")
+            raise MissingColumnError(f"{where}: no column {name!r}{hint} It has: {', '.join(held)}")
+
+
+def _looks_like_value(name: str) -> bool:
+    """Whether a column's name is a number, a date or an identifier with many digits, as in a row."""
+    return bool(re.fullmatch(r"[-+]?[0-9]+([.,:/-][0-9]+)*|.*[0-9]{5,}.*", name.strip()))
 
 
 def told(errors: "list[ErrorDetails]", model: type[BaseModel], more: Iterable[str] = ()) -> str:

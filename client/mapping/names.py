@@ -6,22 +6,27 @@ Checked when the YAML is read, before a file is opened: a name that is wrong is 
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from client.mapping.config import (
+    EVENT_TABLES,
+    FIRST_TABLES,
+    CodeSpec,
+    ColumnSpec,
+    EventMap,
+    Extract,
+    Mapping,
+    Relation,
+    TableMap,
+)
 from client.mapping.domains import DOMAINS, support_states
 from client.mapping.mistakes import nearest, shown
 from client.mapping.targets import TARGETS
-from client.mapping.texts import plain_code
+from client.mapping.texts import is_pattern, plain_code
 from client.mapping.vocabulary import NAMES
 from shared_model.schema import TABLES
 
-if TYPE_CHECKING:
-    from client.mapping.config import CodeSpec, ColumnSpec, EventMap, Extract, Mapping, Relation, TableMap
-
 _COLUMNS = {table.name: tuple(table.columns) for table in TABLES}
-_EVENTS = ("chartevents", "labevents", "inputevents", "outputevents")
-_FIRST = ("patients", "admissions", "icustays")
 # What a mapping of each table must fill, because what reads the table can do nothing without it; `|`: either.
 REQUIRED: dict[str, tuple[str, ...]] = {
     "patients": ("subject_id", "anchor_age"),
@@ -47,7 +52,7 @@ _DIRECTIVES = {*"aAbBcdfgGhHIjmMnpSTuUVwWxXyYzZ%", *(f"-{letter}" for letter in 
 _DAY = ({"c", "x"}, {"d", "-d", "j", "-j", "u", "w", "a", "A"}, {"Y", "y", "-y", "G"})
 
 
-def check_names(mapping: "Mapping", flag: str = "", *, units: bool = True) -> None:
+def check_names(mapping: Mapping, flag: str = "", *, units: bool = True) -> None:
     """Raises ValueError, with the key in front. ``flag``: TABLE.COLUMN that the site adds to a table. Without ``units``
     no conversion is looked up: the library of units takes a third of a second to load."""
     if not mapping.sources:
@@ -84,7 +89,7 @@ def _check_concept(name: str, where: str) -> None:
     raise ValueError(f"{where}: no concept {shown(name)}{hint} (`consilium-site concepts` lists them)")
 
 
-def _check_relation(mapping: "Mapping", name: str, relation: "Relation") -> None:
+def _check_relation(mapping: Mapping, name: str, relation: Relation) -> None:
     where = f"relations.{name}"
     if not re.fullmatch(r"[A-Za-z_][\w-]{0,60}", name):
         raise ValueError(f"{where}: a relation's name is letters, digits, - and _")
@@ -109,7 +114,7 @@ def _check_signs(form: dict[str, object], where: str) -> None:
             raise ValueError(f"{where}: {one} and {other} are the same sign, here or in the source's `csv`")
 
 
-def _source(mapping: "Mapping", relation: "Relation", where: str) -> "Extract":
+def _source(mapping: Mapping, relation: Relation, where: str) -> Extract:
     if relation.source:
         _check_known(relation.source, mapping.sources, f"{where}.source", "source")
         return mapping.sources[relation.source]
@@ -118,12 +123,12 @@ def _source(mapping: "Mapping", relation: "Relation", where: str) -> "Extract":
     return next(iter(mapping.sources.values()))
 
 
-def _check_circles(mapping: "Mapping") -> None:
+def _check_circles(mapping: Mapping) -> None:
     """A relation that reads itself, through `from` or a join, has no first row."""
     done: set[str] = set()
     for start in mapping.relations:
         path = [start]
-        pending = [iter(_reads(mapping, start))]
+        pending = [iter(mapping.relations[start].reads)]
         while pending:
             name = next(pending[-1], None)
             if name is None:
@@ -133,22 +138,17 @@ def _check_circles(mapping: "Mapping") -> None:
                 raise ValueError(f"relations.{name}: {' -> '.join([*path[path.index(name) :], name])} is a circle")
             elif name not in done:
                 path.append(name)
-                pending.append(iter(_reads(mapping, name)))
+                pending.append(iter(mapping.relations[name].reads))
 
 
-def _reads(mapping: "Mapping", name: str) -> list[str]:
-    relation = mapping.relations[name]
-    return [*([relation.relation] if relation.relation is not None else []), *(join.relation for join in relation.join)]
-
-
-def _check_tables(mapping: "Mapping", flag: str) -> None:
+def _check_tables(mapping: Mapping, flag: str) -> None:
     for name in mapping.tables:
-        if name in _EVENTS:
+        if name in EVENT_TABLES:
             raise ValueError(f"tables.{name}: measured values are mapped under `events`, by concept")
         _check_known(name, REQUIRED, f"tables.{name}", "table")
-    for name in _FIRST:
+    for name in FIRST_TABLES:
         if not mapping.tables.get(name):
-            raise ValueError(f"tables: {name} has no mapping; every site has {', '.join(_FIRST)}")
+            raise ValueError(f"tables: {name} has no mapping; every site has {', '.join(FIRST_TABLES)}")
     for name, maps in mapping.tables.items():
         for number, use in enumerate(maps):
             _check_table(mapping, name, use, f"tables.{name}[{number}]", flag)
@@ -157,7 +157,7 @@ def _check_tables(mapping: "Mapping", flag: str) -> None:
         raise ValueError(f"flag: no mapping of tables.{table} has a column {shown(column)}")
 
 
-def _check_table(mapping: "Mapping", name: str, use: "TableMap", where: str, flag: str) -> None:
+def _check_table(mapping: Mapping, name: str, use: TableMap, where: str, flag: str) -> None:
     _check_known(use.relation, mapping.relations, f"{where}.from", "relation")
     table, _, marked = flag.partition(".")
     held = [*_COLUMNS[name], *([marked] if table == name else [])]
@@ -171,7 +171,7 @@ def _check_table(mapping: "Mapping", name: str, use: "TableMap", where: str, fla
         raise ValueError(f"{where}.columns: {name} needs {', '.join(one.replace('|', ' or ') for one in missing)}")
 
 
-def _check_domain(column: str, spec: "ColumnSpec", where: str) -> None:
+def _check_domain(column: str, spec: ColumnSpec, where: str) -> None:
     """What a map, a default or a constant gives must be among the few values that the column knows."""
     known = DOMAINS.get(column, ())
     given = [*(spec.map or {}).values(), spec.default, spec.value]
@@ -180,20 +180,20 @@ def _check_domain(column: str, spec: "ColumnSpec", where: str) -> None:
         raise ValueError(f"{where}: {shown(str(wrong[0]))} is none of {', '.join(map(str, known))}")
 
 
-def _implied(name: str, use: "TableMap", where: str) -> set[str]:
+def _implied(name: str, use: TableMap, where: str) -> set[str]:
     """Identifiers that the owner of the rows tells."""
     implied: set[str] = set()
     for owner, columns in _IMPLIED.items():
         spec = getattr(use, owner)
         if spec is not None:
-            if name in _FIRST:
+            if name in FIRST_TABLES:
                 raise ValueError(f"{where}.{owner}: not in {name}, where identifiers stand under `columns`")
             _check_column(spec, f"{where}.{owner}")
             implied |= columns | ({"hadm_id"} if _TIMES & use.columns.keys() else set())
     return implied
 
 
-def _check_column(spec: "ColumnSpec", where: str) -> None:
+def _check_column(spec: ColumnSpec, where: str) -> None:
     if spec.zone is not None:
         _check_zone(spec.zone, f"{where}.zone")
     for form in spec.format or []:
@@ -214,7 +214,7 @@ def _check_zone(name: str, where: str) -> None:
         raise ValueError(f"{where}: no time zone{told}; write such as Europe/Berlin or Etc/GMT-1") from None
 
 
-def _check_events(mapping: "Mapping", use: "EventMap", where: str, *, units: bool) -> None:
+def _check_events(mapping: Mapping, use: EventMap, where: str, *, units: bool) -> None:
     _check_known(use.relation, mapping.relations, f"{where}.from", "relation")
     for name in (*_IMPLIED, "time", "end", "stored"):
         spec = getattr(use, name)
@@ -236,12 +236,12 @@ def _check_events(mapping: "Mapping", use: "EventMap", where: str, *, units: boo
         _check_code(mapping, use, concept, code, f"{where}.codes.{concept}", units=units)
 
 
-def _specs(use: "EventMap") -> Iterator[tuple[str, "CodeSpec"]]:
+def _specs(use: EventMap) -> Iterator[tuple[str, CodeSpec]]:
     for concept, specs in use.codes.items():
         yield from ((concept, spec) for spec in specs)
 
 
-def _check_codes_once(use: "EventMap", where: str) -> None:
+def _check_codes_once(use: EventMap, where: str) -> None:
     seen: dict[str, str] = {}
     for concept, spec in _specs(use):
         for code in map(plain_code, spec.code or []):
@@ -252,7 +252,7 @@ def _check_codes_once(use: "EventMap", where: str) -> None:
     for code in map(plain_code, use.ignore):
         if code in seen:
             raise ValueError(f"{where}.ignore: code {shown(code)} is mapped to {seen[code]}")
-        if len(code) > 2 and code.startswith("/") and code.endswith("/"):
+        if is_pattern(code):
             _check_pattern(code[1:-1], f"{where}.ignore")
 
 
@@ -264,9 +264,7 @@ def _check_pattern(pattern: str, where: str) -> None:
         raise ValueError(f"{where}: {shown(pattern)} is no regular expression ({error})") from None
 
 
-def _check_code(
-    mapping: "Mapping", use: "EventMap", concept: str, spec: "CodeSpec", where: str, *, units: bool
-) -> None:
+def _check_code(mapping: Mapping, use: EventMap, concept: str, spec: CodeSpec, where: str, *, units: bool) -> None:
     if spec.pattern is not None:
         _check_pattern(spec.pattern, f"{where}.pattern")
     if spec.unit is None:
@@ -277,7 +275,7 @@ def _check_code(
         _check_unit(mapping, use, concept, spec.unit, f"{where}.unit")
 
 
-def _check_unit(mapping: "Mapping", use: "EventMap", concept: str, unit: str, where: str) -> None:
+def _check_unit(mapping: Mapping, use: EventMap, concept: str, unit: str, where: str) -> None:
     from client.mapping.units import conversion, per_weight
 
     if conversion(concept, unit, mapping.units) is not None:

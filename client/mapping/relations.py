@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import duckdb
 
 from client.mapping.config import ColumnSpec, Mapping, Relation
-from client.mapping.database import check_columns
 from client.mapping.expressions import Expression, literal, parse, quote_name
 from client.mapping.faults import told_apart
 from client.mapping.files import FILE_NAME, LINE, ROW_NUMBER
-from client.mapping.mistakes import shown
+from client.mapping.mistakes import check_columns, shown
 from client.mapping.reshape import kept_one, key_of, pivoted, split_up, with_previous
 from client.mapping.staging import Staged, staged_view
 from client.mapping.steps import Join

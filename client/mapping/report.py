@@ -12,40 +12,20 @@ from pydantic import BaseModel, ConfigDict
 
 from client.mapping.account import Account, CodeFound
 from client.mapping.coverage import ConceptCoverage, cover_concepts
-from client.mapping.mistakes import LONGEST_VALUE, one_line
+from client.mapping.mistakes import one_line, shortened
 from client.mapping.suggest import suggest
 from client.mapping.suspicion import suspect_unit
 from client.mapping.times import TimeCheck, look_at_times
-from client.mapping.verdict import Facts, what_is_missing, what_is_wrong
+from client.mapping.verdict import Facts, UnitDoubt, UnmappedCode, what_is_missing, what_is_wrong
 
 Verdict = Literal["ready", "ready with gaps", "not ready"]
 MOST_CODES = 200  # unmapped codes that the report lists, the most frequent first
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class UnmappedCode(_Part):
-    """A local code that nothing maps, with the concept that it may be."""
-
-    step: str
-    code: str
-    label: str
-    rows: int
-    suggestion: str = ""
-    why: str = ""
-
-
-class UnitDoubt(_Part):
-    """A concept whose values look as if they were in another unit."""
-
-    concept: str
-    message: str
-
-
-class MappingReport(_Part):
+class MappingReport(BaseModel):
     """Everything that `consilium-site check` tells."""
+
+    model_config = ConfigDict(frozen=True)
 
     site: str
     source: str
@@ -80,50 +60,44 @@ def report_on(
 
     ``flow`` and ``deaths`` are of the cohort; where it is empty, ``cohort_problem`` says at which step.
     """
-    mapping = told.get("mapping", Account().as_dict())
-    concepts = cover_concepts(connection)
-    times = look_at_times(connection)
-    doubts = tuple(_unit_doubts(concepts))
-    unmapped = [found for found in mapping["codes"] if found["concept"] is None and not found["ignored"]]
-    empty = tuple(name for name, rows in told["rows"].items() if rows == 0)
-    time_doubts = tuple(doubt for check in times for doubt in check.doubts)
-    listed = tuple(_unmapped(found) for found in unmapped[:MOST_CODES])
-    facts = Facts(
-        connection=connection,
-        account=Account.of(mapping),
-        concepts=concepts,
-        times=times,
-        unit_doubts=[doubt.message for doubt in doubts],
-        mappable=[f"{code.label or code.code} ({code.suggestion}?)" for code in listed if code.suggestion],
-        empty=empty,
-        cohort=cohort,
-        stays=flow[-1]["stays"] if flow else 0,
-        deaths=deaths,
-    )
-    grave = [*([cohort_problem] if cohort_problem else []), *what_is_wrong(facts)]
-    gaps = list(what_is_missing(facts))
+    account = Account.of(told["mapping"]) if "mapping" in told else Account()
+    facts = _gather(connection, account, told["rows"])
+    grave = [*([cohort_problem] if cohort_problem else []), *what_is_wrong(facts, flow, deaths)]
+    gaps = list(what_is_missing(facts, cohort))
     return MappingReport(
         site=site,
         source=source,
         verdict="not ready" if grave else "ready with gaps" if gaps else "ready",
         reasons=(*grave, *gaps),
-        lines=tuple(mapping["lines"]),
-        concepts=concepts,
-        unmapped=listed,
-        unmapped_more=max(0, len(unmapped) - MOST_CODES),
-        unit_doubts=doubts,
-        times=times,
-        time_doubts=time_doubts,
+        lines=tuple(line.as_dict() for line in account.lines),
+        concepts=facts.concepts,
+        unmapped=facts.unmapped,
+        unmapped_more=len(account.unmapped) - len(facts.unmapped),
+        unit_doubts=facts.unit_doubts,
+        times=facts.times,
+        time_doubts=tuple(doubt for check in facts.times for doubt in check.doubts),
         row_checks=tuple(told["row_checks"]),
-        absent=tuple(mapping["absent"]),
-        empty_tables=empty,
+        absent=tuple(account.absent),
+        empty_tables=facts.empty,
         flow=tuple(flow),
         deaths=deaths,
     )
 
 
-def _unmapped(found: dict[str, Any]) -> UnmappedCode:
-    code = CodeFound(**found)
+def _gather(connection: duckdb.DuckDBPyConnection, account: Account, rows: dict[str, int]) -> Facts:
+    concepts = cover_concepts(connection)
+    return Facts(
+        connection=connection,
+        account=account,
+        concepts=concepts,
+        times=look_at_times(connection),
+        unit_doubts=tuple(_unit_doubts(concepts)),
+        unmapped=tuple(_unmapped(code) for code in account.unmapped[:MOST_CODES]),
+        empty=tuple(name for name, count in rows.items() if count == 0),
+    )
+
+
+def _unmapped(code: CodeFound) -> UnmappedCode:
     suggestion = suggest(code.code, code.label)
     return UnmappedCode(
         step=code.step,
@@ -137,8 +111,7 @@ def _unmapped(found: dict[str, Any]) -> UnmappedCode:
 
 def _readable(text: str) -> str:
     """A text of the extract as every terminal can show it."""
-    short = one_line(text[: LONGEST_VALUE + 1])
-    return short if len(short) <= LONGEST_VALUE else f"{short[: LONGEST_VALUE - 3]}..."
+    return shortened(one_line(text))
 
 
 def _unit_doubts(concepts: Iterable[ConceptCoverage]) -> Iterable[UnitDoubt]:

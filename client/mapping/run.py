@@ -12,7 +12,7 @@ import duckdb
 from client.extract import tables_read, working_database
 from client.mapping.account import Account, Line
 from client.mapping.columns import MACROS
-from client.mapping.config import EVENT_TABLES, Mapping
+from client.mapping.config import EVENT_TABLES, FIRST_TABLES, Mapping
 from client.mapping.events import collected, map_events
 from client.mapping.faults import told_apart
 from client.mapping.owners import KEYS, create_owners
@@ -26,7 +26,6 @@ from client.source import as_glob, quoted
 from shared_model.errors import MissingTableError
 from shared_model.schema import Table
 
-FIRST = ("patients", "admissions", "icustays")
 LONGEST_RATE = "6 HOUR"  # how long a rate without an end is taken to run when no other follows
 CHARTED_AGAIN, LONGEST_STATE = "8 HOUR", "60 DAY"
 _COLUMNS_OF_EVENT = {
@@ -109,8 +108,8 @@ def _create(run: Run) -> None:
 
 def _map_all(run: Run) -> None:
     mapping = run.mapping
-    later = [name for name in mapping.tables if name not in FIRST]
-    for name in FIRST:
+    later = [name for name in mapping.tables if name not in FIRST_TABLES]
+    for name in FIRST_TABLES:
         _map_table(run, name)
     # An age without its year is the age at the first admission.
     run.connection.execute(
@@ -152,8 +151,7 @@ def _events_of(run: Run, table: Table) -> str:
     special = _COLUMNS_OF_EVENT | {"valueuom": f"CASE itemid {unit} END", "rateuom": f"CASE itemid {unit} END"}
     if table.name == "outputevents":
         special["value"] = "number"
-    chosen = ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
-    rows = f"SELECT {chosen} FROM event WHERE target = {quoted(table.name)}"
+    rows = f"SELECT {_columns(table, special)} FROM event WHERE target = {quoted(table.name)}"
     if table.name == "chartevents" and any(use.end is not None for use in run.mapping.events):
         rows += f" UNION ALL {_states_that_last(table, special)}"
     if table.name == "labevents" and not _knows_specimens(run):
@@ -161,11 +159,15 @@ def _events_of(run: Run, table: Table) -> str:
     return rows
 
 
+def _columns(table: Table, special: dict[str, str]) -> str:
+    """A table's columns from those of an event, ``special`` ones by their SQL."""
+    return ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
+
+
 def _states_that_last(table: Table, special: dict[str, str]) -> str:
     """A state of breathing support with an end is charted again until then: the pipeline ends an episode where nothing
     is charted for hours (client/sql/sepsis3_3_ventilation.sql)."""
-    special = special | {"charttime": "moment", "storetime": "greatest(storetime, moment)"}
-    chosen = ", ".join(f'CAST({special.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
+    chosen = _columns(table, special | {"charttime": "moment", "storetime": "greatest(storetime, moment)"})
     until = f"least(endtime, outtime, charttime + INTERVAL {LONGEST_STATE})"
     again = f"generate_series(charttime + INTERVAL {CHARTED_AGAIN}, {until}, INTERVAL {CHARTED_AGAIN})"
     moments = f"unnest(list_distinct(list_append({again}, {until})))"
@@ -190,5 +192,4 @@ def _arterial(table: Table) -> str:
     it in a row of its own."""
     item, gas = TARGETS["specimen_type"].items[0], TARGETS["pao2"].items[0]
     own = {"itemid": str(item), "value": "'ART.'", "valuenum": "NULL", "valueuom": "NULL"}
-    chosen = ", ".join(f'CAST({own.get(name, name)} AS {kind}) AS "{name}"' for name, kind in table.columns.items())
-    return f"SELECT DISTINCT {chosen} FROM event WHERE itemid = {gas}"
+    return f"SELECT DISTINCT {_columns(table, own)} FROM event WHERE itemid = {gas}"

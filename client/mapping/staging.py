@@ -7,7 +7,7 @@ preparation that was interrupted goes on with the copies that it had finished.
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -196,7 +196,7 @@ class _Stage:
         rows, unreadable = sum(p[0] for p in parts), sum(p[1] for p in parts)
         if unreadable > rows:
             raise UnreadableTableError(
-                f"{files[0]}{' and others' if len(files) > 1 else ''}: {unreadable:,} lines cannot be read and {rows:,}"
+                f"{files[0]}{_others(files)}: {unreadable:,} lines cannot be read and {rows:,}"
                 f" can; most often: {parts[0][2]}; is csv (delimiter, quote, encoding) of relations.{self.name} right?"
             )
         return Staged(str(self._pattern), rows, unreadable, held, form.decimal, form.thousands)
@@ -256,7 +256,7 @@ def staged_view(connection: duckdb.DuckDBPyConnection, view: str, staged: Staged
     connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({rows}, {options})")
 
 
-def _others(files: tuple[Path, ...]) -> str:
+def _others(files: Sequence[Path]) -> str:
     return " and others" if len(files) > 1 else ""
 
 

@@ -11,6 +11,7 @@ from client.mapping.codes import FEWEST_TO_TELL, CodeBook
 from client.mapping.config import Mapping
 from client.mapping.expressions import quote_name
 from client.mapping.relations import Frame
+from client.mapping.texts import plain_code
 from client.source import quoted
 from shared_model.schema import Table
 
@@ -60,7 +61,7 @@ class Run:
         notes: dict[str, int] = {}
         if codes is not None:
             ignored |= self._without_code(where)
-            self.account_codes(where, codes, judged)
+            self._account_codes(where, codes, judged)
             censored = self._one(f'SELECT count(*) FROM {judged} WHERE "#censored" AND "#rule" IS NULL')
             notes = {"a sign such as < before the number is left out": censored} if censored else {}
         rejected = {rule: n for rule, n in rules.items() if not rule.startswith("-")}
@@ -72,7 +73,7 @@ class Run:
         if rejected:
             self._keep(where, judged)
 
-    def account_codes(self, where: str, codes: CodeBook, judged: str) -> None:
+    def _account_codes(self, where: str, codes: CodeBook, judged: str) -> None:
         """Keep in mind the codes of which a part of the rows was rejected."""
         counted = self.connection.execute(
             f"""SELECT "#spec", count(*), count(*) FILTER ({_REJECTED}), mode("#rule") FILTER ({_REJECTED})
@@ -82,7 +83,7 @@ class Run:
             if not rejected or rows < FEWEST_TO_TELL:
                 continue
             coded = codes.numbered[number]
-            named = coded.spec.pattern or (codes.code_of(coded) or "")
+            named = coded.spec.pattern or plain_code(coded.code or "")
             self.account.refused.append(
                 Refused(step=where, code=named, concept=coded.target.name, rows=rows, rejected=rejected, rule=str(rule))
             )

@@ -18,6 +18,11 @@ def plain_code(text: str) -> str:
     return _WHOLE.sub(r"\1", text.strip())
 
 
+def is_pattern(code: str) -> bool:
+    """Whether an entry of `ignore` is a regular expression, written between slashes."""
+    return len(code) > 2 and code.startswith("/") and code.endswith("/")
+
+
 def map_key(text: str) -> str:
     """A text of a value map as it is compared: without case as well."""
     return plain_code(text).lower()

@@ -6,7 +6,6 @@ from client.mapping.config import ColumnSpec, EventMap, Mapping, Relation, Table
 from client.mapping.expressions import parse
 from client.mapping.files import LINE
 from client.mapping.steps import Join
-from shared_model.errors import ConfigError
 
 Wanted = dict[str, set[str] | None]
 
@@ -25,21 +24,17 @@ def wanted_columns(mapping: Mapping) -> Wanted:
 
 
 def order_of(mapping: Mapping) -> list[str]:
-    """Relations, each after those that it reads. Raises ConfigError for a circle."""
+    """Relations, each after those that it reads; that none reads itself was checked with their names."""
     order: list[str] = []
 
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            raise ConfigError(f"relations: {' -> '.join((*path, name))} is a circle; a relation cannot read itself")
-        if name in order:
-            return
-        relation = mapping.relations[name]
-        for other in (*([relation.relation] if relation.relation else []), *(j.relation for j in relation.join)):
-            visit(other, (*path, name))
-        order.append(name)
+    def visit(name: str) -> None:
+        if name not in order:
+            for other in mapping.relations[name].reads:
+                visit(other)
+            order.append(name)
 
     for name in mapping.relations:
-        visit(name, ())
+        visit(name)
     return order
 
 
