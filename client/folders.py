@@ -57,9 +57,9 @@ def share_file(file: Path, target: Path) -> None:
 
 
 @contextmanager
-def resumable_folder(folder: Path) -> Iterator[Path]:
+def resumable_folder(folder: Path, *, resumable: bool = True) -> Iterator[Path]:
     """A hidden sibling that takes ``folder``'s place when the block ends well, and waits for the next try when it does
-    not. Raises StoreError while another process prepares the same folder."""
+    not; unless ``resumable`` it is removed then. Raises StoreError while another process prepares the same folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.unfinished")
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -73,7 +73,10 @@ def resumable_folder(folder: Path) -> Iterator[Path]:
         try:
             yield building
         except BaseException:
-            _keep_what_was_read(building)
+            if resumable:
+                _keep_what_was_read(building)
+            else:
+                _drop(building.iterdir())
             if not any(building.iterdir()):
                 building.rmdir()
             raise

@@ -74,10 +74,12 @@ def prepare(
     described_as: str = "",
     memory_limit: str = "4GB",
     on_stage: Callable[[str], None] = lambda stage: None,
+    resumable: bool = True,
 ) -> Manifest:
     """Prepare an extract; returns the manifest. ``described_as`` is how reports name the source.
 
-    Raises DataError's kinds for the source and ConfigError for the encoder; then no store is left behind.
+    Raises DataError's kinds for the source and ConfigError for the encoder; then no store is left behind, and what was
+    read waits for the next try only if ``resumable``.
     """
     _check_target(store, extract.places)
     recipe = Recipe(
@@ -93,7 +95,7 @@ def prepare(
     if held is not None and recipe.same(held):
         on_stage("nothing has changed since this store was prepared")
         return held
-    with resumable_folder(store) as building:
+    with resumable_folder(store, resumable=resumable) as building:
         return _build(recipe, extract, store, building, held, memory_limit, on_stage)
 
 

@@ -89,6 +89,7 @@ def simulate(scenario: Scenario, out: Path, watcher: Watcher, *, replace: bool =
             encoder=scenario.encoder,
             described_as=described_as,
             on_stage=lambda name: watcher.stage(f"preparing: {name}"),
+            resumable=False,  # a run that was interrupted is begun anew
         )
     with clock.stage("partitioning by care unit"):
         partition = partition_by_unit(

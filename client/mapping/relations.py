@@ -1,4 +1,4 @@
-"""Staged copies become the rows that mappings read: unpivot or pivot, join, add, filter, keep one.
+"""Staged copies become the rows that mappings read: unpivot or pivot, split, join, previous, add, filter, keep one.
 
 Each step is a view over the one before, named after its relation, so that a row can be followed; a step that leaves
 rows out says how many. Names are checked against what the extract really has before anything is mapped.

@@ -57,7 +57,7 @@ def map_extract(
         connection.execute("SET preserve_insertion_order = true")
         on_stage("reading the extract")
         staged = stage_relations(connection, mapping, wanted, folder, on_stage)
-        connection.execute("SET preserve_insertion_order = false")  # steps that need the order have row_number
+        connection.execute("SET preserve_insertion_order = false")  # steps that need the order have #line
         _lock(connection, folder)
         connection.execute(MACROS)
         on_stage("mapping to MIMIC-IV-style tables")

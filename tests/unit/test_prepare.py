@@ -124,6 +124,14 @@ def test_a_second_preparation_is_bit_identical(source: Path, stores: dict[str, P
         assert contents(tmp_path / cohort) == contents(stores[cohort])
 
 
+def test_what_is_not_to_be_resumed_leaves_nothing_at_all(tmp_path: Path) -> None:
+    """A simulation begins anew: what it had read when it ended must not stay in its run folder."""
+    folder = tiny_folder(tmp_path / "mimic", patients=TINY["patients"].replace(",60,", ",10,"))
+    with pytest.raises(EmptyCohortError):
+        prepare_mimic(folder, tmp_path / "stores" / "store", cohort="all_icu", encoder="none", resumable=False)
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
 def test_a_parquet_extract_gives_the_tensors_of_csv_gz(source: Path, stores: dict[str, Path], tmp_path: Path) -> None:
     prepared(as_parquet(source, tmp_path / "parquet", typed=True), tmp_path / "store")
     assert contents(tmp_path / "store")[TENSORS] == contents(stores["all_icu"])[TENSORS]
