@@ -16,6 +16,27 @@ from shared_model.model import ModelConfig
 from shared_model.study import Study, rule_of
 
 Scalar = bool | int | float | str
+StrategyName = Literal[
+    "fedavg",
+    "fedprox",
+    "fedavgm",
+    "fedadam",
+    "fedyogi",
+    "fedadagrad",
+    "qfedavg",
+    "fedmedian",
+    "fedtrimmedavg",
+    "krum",
+    "multikrum",
+    "bulyan",
+    "scaffold",
+]
+Personalisation = Literal["none", "finetune", "local_normalisation"]
+Schedule = Literal["cosine", "linear", "exponential", "constant"]
+LossName = Literal["focal", "cross_entropy"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Imputation = Literal["normality", "mean", "median"]
+Scaling = Literal["normality", "zscore", "minmax"]
 
 
 class RunConfig(Study):
@@ -30,17 +51,50 @@ class RunConfig(Study):
     )
 
     seed: int = Field(default=1, ge=0)
-    strategy: Literal["fedavg"] = "fedavg"
+    strategy: StrategyName = "fedavg"
+    proximal_mu: float = Field(default=0.01, ge=0, description="weight of FedProx's proximal term")
+    server_learning_rate: float = Field(
+        default=0.0, ge=0, description="of the server's optimiser; 0: the strategy's own"
+    )
+    server_momentum: float = Field(
+        default=0.9, ge=0, lt=1, description="FedAvgM's momentum; beta 1 of FedAdam, FedYogi"
+    )
+    fairness: float = Field(default=0.2, ge=0, description="q of QFedAvg")
+    trimmed_fraction: float = Field(default=0.2, ge=0, lt=0.5, description="FedTrimmedAvg: left out at either end")
+    byzantine_sites: int = Field(default=1, ge=0, description="Krum, MultiKrum, Bulyan: how many sites may be hostile")
+    personalisation: Personalisation = Field(default="none", description="none, finetune, local_normalisation")
+    finetune_epochs: int = Field(
+        default=1, ge=1, description="local epochs after the last round, personalisation finetune"
+    )
+
     rounds: int = Field(default=12, ge=1, le=10_000)
+    patience: int = Field(
+        default=0, ge=0, description="stop after so many rounds without a better validation; 0: never"
+    )
     local_epochs: int = Field(default=1, ge=1)
+    local_steps: int = Field(
+        default=0, ge=0, description="optimiser steps of a round at a site; 0: local_epochs decide"
+    )
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    schedule: Schedule = Field(default="cosine", description="of the learning rate over the rounds, towards 0")
     weight_decay: float = Field(default=1e-2, ge=0)
-    focal_alpha: float = Field(default=0.5, gt=0, lt=1)
+    loss: LossName = Field(default="focal", description="focal, or cross_entropy")
+    focal_alpha: float = Field(default=0.5, ge=0, lt=1, description="weight of deaths; 0: the survivals' share")
     focal_gamma: float = Field(default=2.0, ge=0)
+    precision: Precision = Field(default="auto", description="auto: bfloat16 on CUDA, float32 elsewhere")
+    compile: bool = Field(default=False, description="torch.compile the model; worth it for long runs on a GPU")
+    deterministic: bool = Field(default=False, description="deterministic algorithms only, also on a GPU; slower there")
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
 
     series_fill: SeriesFill = Field(default="forward", description="windows without a measurement: forward, linear")
+    missing_limit: float = Field(default=1.0, gt=0, le=1, description="drop what a larger share of patients lacks")
+    outlier_iqr: float = Field(
+        default=0.0, ge=0, description="bound values so many IQRs beyond the quartiles; 0: never"
+    )
+    imputation: Imputation = Field(default="normality", description="normality: mean, or median of what is skewed")
+    scaling: Scaling = Field(default="zscore", description="zscore, or normality: min-max of what is skewed")
+    select_features: int = Field(default=0, ge=0, description="keep so many static features by relevance; 0: all")
     static_hidden: int = Field(default=64, ge=1)
     series_hidden: int = Field(default=48, ge=1)
     text_hidden: int = Field(default=32, ge=1)
