@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.results import (
+    SMALLEST_SUBGROUP,
     CalibrationBin,
     Curve,
     Estimate,
     Evaluation,
     FederatedValidation,
+    LeftOutSite,
     SiteValidation,
     SubgroupEvaluation,
     UnitEvaluation,
@@ -21,7 +24,6 @@ from shared_model.mergeable import Validation
 from shared_model.metrics import METRICS, Interval, evaluate_counts, evaluate_scores, precision_recall_curve, roc_curve
 
 CURVE_POINTS = 300
-SMALLEST_SUBGROUP = 10  # patients; the estimates of fewer say nothing
 AGE_BANDS = {"under 18": (0, 18), "18-44": (18, 45), "45-64": (45, 65), "65-79": (65, 80), "80+": (80, np.inf)}
 
 Floats = NDArray[np.float64]
@@ -52,12 +54,22 @@ def evaluate_predictions(
 
 
 def evaluate_validation(
-    merged: Validation, sites: Mapping[str, Validation], *, threshold: float, resamples: int, seed: int
+    merged: Validation,
+    sites: Mapping[str, Validation],
+    *,
+    threshold: float,
+    resamples: int,
+    seed: int,
+    personal: Mapping[str, Validation] | None = None,
 ) -> FederatedValidation:
-    """The same from histograms: of the federation (``merged``), and the AUROC of each site in the order given."""
+    """The same from histograms: of the federation (``merged``), and the AUROC of each site in the order given.
+
+    ``personal`` has the histograms of the models that sites personalised, on the same patients.
+    """
+    settings: _Bootstrap = {"resamples": resamples, "seed": seed}
     score_C, label_C, count_C = merged.cells
     scores_N, label_N = np.repeat(score_C, count_C), np.repeat(label_C, count_C)
-    found = evaluate_counts(score_C, label_C, count_C, threshold=threshold, resamples=resamples, seed=seed)
+    found = evaluate_counts(score_C, label_C, count_C, threshold=threshold, **settings)
     return FederatedValidation(
         patients=merged.count,
         deaths=merged.deaths,
@@ -71,16 +83,39 @@ def evaluate_validation(
                 site=site,
                 patients=held.count,
                 deaths=held.deaths,
-                auroc=validation_auroc(held, resamples=resamples, seed=seed),
+                auroc=_auroc(held, settings),
+                personal_auroc=_auroc(personal[site], settings) if personal and site in personal else None,
             )
             for site, held in sites.items()
         ],
     )
 
 
-def validation_auroc(held: Validation, *, resamples: int, seed: int) -> Estimate:
+def evaluate_left_out(
+    outside: Mapping[str, Validation], inside: Mapping[str, Validation], *, resamples: int, seed: int
+) -> list[LeftOutSite]:
+    """AUROC at each site of the model that the others trained (``outside``), and of the one that all trained."""
+    settings: _Bootstrap = {"resamples": resamples, "seed": seed}
+    return [
+        LeftOutSite(
+            site=site,
+            patients=held.count,
+            deaths=held.deaths,
+            auroc=_auroc(held, settings),
+            inside_auroc=_auroc(inside[site], settings) if site in inside else None,
+        )
+        for site, held in outside.items()
+    ]
+
+
+class _Bootstrap(TypedDict):
+    resamples: int
+    seed: int
+
+
+def _auroc(held: Validation, settings: _Bootstrap) -> Estimate:
     """AUROC of a score histogram with its 95 % interval over patients."""
-    return as_estimate(evaluate_counts(*held.cells, threshold=0.5, resamples=resamples, seed=seed)["auroc"])
+    return as_estimate(evaluate_counts(*held.cells, threshold=0.5, **settings)["auroc"])
 
 
 def as_estimate(interval: Interval) -> Estimate:

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 2
+SMALLEST_SUBGROUP = 10  # patients; the estimates of fewer say nothing
 
 
 class _Document(BaseModel):
@@ -54,7 +55,7 @@ class UnitEvaluation(_Document):
 
 class SubgroupEvaluation(_Document):
     """One model on the held-out patients of one sex or age band, at the threshold of the whole. The estimates of fewer
-    than ten patients are null: they would say nothing."""
+    than ``SMALLEST_SUBGROUP`` patients are null."""
 
     group: Literal["sex", "age"]
     name: str = Field(description="'female', '45-64'; 'unknown' where it was not recorded")

@@ -142,7 +142,9 @@ def test_intervals_of_a_histogram_are_those_of_its_patients() -> None:
     for name, found in evaluate_counts(*cells, **settings).items():
         expected = one_by_one[name]
         assert found.value == pytest.approx(expected.value, abs=1e-6), name
-        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.12 * _width(expected)), name
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.12 * _width(expected)), (
+            name
+        )
 
 
 def _width(interval: Interval) -> float:
