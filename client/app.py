@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shared_model.batch import PatientData
     from shared_model.config import RunConfig
     from shared_model.model import FusionModel
+    from shared_model.plan import PreprocessingPlan
 
 log = logging.getLogger("consilium.client")
 app = ClientApp()
@@ -96,7 +97,7 @@ def _describe(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
 def _statistics(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
     from client.statistics import local_statistics
 
-    return local_statistics(_open(site, config)[0])
+    return local_statistics(_open(site, config)[0], config)
 
 
 def _train(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
@@ -107,8 +108,8 @@ def _train(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
     from shared_model.predict import best_device
 
     order, device = _order(message, config), best_device()
-    scaler, model = Scaler(order.plan), _model(message, config)
-    training, validation = _open(site, config)
+    model, (training, validation) = _model(message, config, order.plan), _open(site, config)
+    scaler = Scaler(_own_plan(order.plan, training, config))
     before = validate(model.to(device), validation, scaler, config, device)
     seed = int(digest_of([config.seed, site.site, order.round])[:8], 16)
     update = train_local(model, training, scaler, config, learning_rate=order.learning_rate, seed=seed, device=device)
@@ -127,8 +128,9 @@ def _evaluate(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
     from shared_model.predict import best_device
 
     order, device = _order(message, config), best_device()
-    model = _model(message, config).to(device)
-    return EvaluateReply(validation=validate(model, _open(site, config)[1], Scaler(order.plan), config, device))
+    model, (training, validation) = _model(message, config, order.plan).to(device), _open(site, config)
+    scaler = Scaler(_own_plan(order.plan, training, config))
+    return EvaluateReply(validation=validate(model, validation, scaler, config, device))
 
 
 def _open(site: SiteConfig, config: "RunConfig") -> tuple["PatientData", "PatientData"]:
@@ -144,12 +146,25 @@ def _open(site: SiteConfig, config: "RunConfig") -> tuple["PatientData", "Patien
 def _order(message: Message, config: "RunConfig") -> RoundOrder:
     """The round's order, after checking that its plan speaks of the run's features."""
     order = RoundOrder.read(message.content)
-    if (order.plan.static, order.plan.series) != (config.static, config.series):
+    plan = order.plan
+    features = (f.name for f in (*plan.static_features, *plan.series_features))
+    if tuple(features) != (*config.static, *config.series):
         raise ContractError("plan: lists other features than the run's study; update this side")
     return order
 
 
-def _model(message: Message, config: "RunConfig") -> "FusionModel":
+def _own_plan(plan: "PreprocessingPlan", training: "PatientData", config: "RunConfig") -> "PreprocessingPlan":
+    """The federation's plan, or under local normalisation one with this site's own scales, which never leave it."""
+    if config.personalisation != "local_normalisation":
+        return plan
+    from client.statistics import local_statistics
+    from shared_model.fitting import plan_from
+    from shared_model.plan import localised
+
+    return localised(plan, plan_from([local_statistics(training, config)], config))
+
+
+def _model(message: Message, config: "RunConfig", plan: "PreprocessingPlan") -> "FusionModel":
     from shared_model.model import load_model
 
-    return load_model(config.model, read_weights(message.content))
+    return load_model(config.model_for(plan), read_weights(message.content))

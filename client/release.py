@@ -1,16 +1,19 @@
 """The only exit: everything that leaves a site goes through ``release`` and it fails closed.
 
 Why one function over typed replies: what it does not know it cannot send. Below the site's smallest cell a count of
-patients is withheld, moments of a feature that fewer patients have are left out (as if never measured), and a site
-whose training patients are themselves fewer does not take part.
+patients is withheld, a feature that fewer patients have is left out (as if never measured), bins are put together until
+each has enough patients behind it, and a site whose training patients are themselves fewer does not take part.
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import replace
+from itertools import accumulate
 
 from client.site import ReleasePolicy
+from shared_model.distribution import Outcomes
 from shared_model.errors import ReleaseRefused
-from shared_model.mergeable import Moments, Validation
+from shared_model.mergeable import Validation
 from shared_model.messages import Content, EvaluateReply, SiteCard, Statistics, TrainReply, content_bytes
 
 Reply = SiteCard | Statistics | TrainReply | EvaluateReply
@@ -46,24 +49,42 @@ def _count(part: int | None, whole: int, policy: ReleasePolicy) -> int | None:
 def _statistics(statistics: Statistics, policy: ReleasePolicy) -> Statistics:
     if statistics.patients < policy.smallest_cell:
         raise ReleaseRefused(f"fewer than {policy.smallest_cell} training patients (release.smallest_cell)")
+    cell, told = policy.smallest_cell, _count(statistics.deaths, statistics.patients, policy)
     return replace(
         statistics,
-        static=_moments(statistics.static, statistics.static_patients, policy),
-        series=_moments(statistics.series, statistics.series_patients, policy),
-        static_patients=_cells(statistics.static_patients, policy),
-        series_patients=_cells(statistics.series_patients, policy),
-        deaths=_count(statistics.deaths, statistics.patients, policy) or 0,
+        static=tuple(_outcomes(held, cell, statistics.static_rows) for held in statistics.static),
+        series=tuple(_outcomes(held, cell, statistics.series_rows) for held in statistics.series),
+        deaths=told,
     )
 
 
-def _moments(moments: tuple[Moments, ...], patients: tuple[int, ...], policy: ReleasePolicy) -> tuple[Moments, ...]:
-    """As if never measured where fewer patients are behind them; a patient can have many measurements."""
-    _finite(*(number for m in moments for number in (m.mean, m.m2)))
-    return tuple(m if seen >= policy.smallest_cell else Moments() for m, seen in zip(moments, patients, strict=True))
+def _outcomes(held: Outcomes, cell: int, rows: int) -> Outcomes:
+    """As if never measured where fewer patients than a cell are behind it, and without the outcome where fewer of them
+    died or survived. ``rows``: the most values of one patient."""
+    if held.all.patients < cell:
+        return Outcomes()
+    if min(held.survived.patients, held.died.patients) < cell:
+        held = Outcomes(untold=held.all)
+    groups = (held.survived, held.died, held.untold)
+    return Outcomes(*(replace(group, bins=coarsened(group.bins, cell * rows)) for group in groups))
 
 
-def _cells(patients: tuple[int, ...], policy: ReleasePolicy) -> tuple[int, ...]:
-    return tuple(seen if seen >= policy.smallest_cell else 0 for seen in patients)
+def coarsened(bins: tuple[int, ...], least: int) -> tuple[int, ...]:
+    """The same total in fewer cells, none of them small: neighbours are put together, where the middle one of their
+    values is, until they hold ``least``; what is left at the end joins the last."""
+    held, ends, total = list(bins), [], 0
+    for place, count in enumerate(bins):
+        total += count
+        if total >= least:
+            ends.append(place + 1)
+            total = 0
+    starts, ends = [0, *ends[:-1]], [*ends[:-1], len(bins)]
+    for start, end in zip(starts, ends, strict=True):
+        reached = list(accumulate(bins[start:end]))
+        middle = start + bisect_left(reached, (reached[-1] + 1) // 2)
+        held[start:end] = [0] * (end - start)
+        held[middle] += reached[-1]
+    return tuple(held)
 
 
 def _update(reply: TrainReply, policy: ReleasePolicy) -> Content:

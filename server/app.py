@@ -20,10 +20,10 @@ from shared_model.batch import Scaler, open_store
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import ConsiliumError
-from shared_model.features import PreprocessingPlan
 from shared_model.manifest import check_contract, read_manifest
 from shared_model.messages import Weights
 from shared_model.model import build_model, load_model
+from shared_model.plan import PreprocessingPlan
 from shared_model.predict import best_device, predict
 
 log = logging.getLogger("consilium.server")
@@ -50,7 +50,7 @@ def federate(grid: Grid, config: RunConfig, progress: Progress) -> RunResults:
     plan, _, missing = federated_plan(grid, admission, config)
     run.planned(plan, missing)
     strategy = build_strategy(config, len(admission.sites))
-    initial: Weights = build_model(config.model, seed=config.seed).state_dict()
+    initial: Weights = build_model(config.model_for(plan), seed=config.seed).state_dict()
     training = run_rounds(grid, admission, strategy, initial, plan, config, run.after_round)
     run.trained(training, plan)
     return run.finish()
@@ -114,7 +114,7 @@ class _Run:
             self.output / "model",
             training.weights,
             plan,
-            self.config.model,
+            self.config.model_for(plan),
             threshold=threshold,
             encoder=self.results.encoder,
         )
@@ -135,7 +135,7 @@ class _Run:
 
     def _evaluate(self, weights: Weights, plan: PreprocessingPlan, threshold: float) -> None:
         data, device = open_store(Path(self.config.heldout)), best_device()
-        model = load_model(self.config.model, weights).to(device)
+        model = load_model(self.config.model_for(plan), weights).to(device)
         scores_N = predict(model, data, Scaler(plan), device)
         self.results.heldout = evaluate_predictions(
             scores_N, data, threshold=threshold, resamples=self.config.bootstrap, seed=self.config.seed

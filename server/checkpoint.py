@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from shared_model.errors import ContractError
-from shared_model.features import PreprocessingPlan
 from shared_model.messages import Weights
 from shared_model.model import FusionModel, ModelConfig, load_model
+from shared_model.plan import PreprocessingPlan
 
 WEIGHTS, PLAN, CONFIG = "model.safetensors", "plan.json", "config.json"
 

@@ -19,7 +19,6 @@ from server.admission import Admission, SiteGrid, ask, sort_replies
 from server.results import RoundSummary
 from shared_model.config import RunConfig
 from shared_model.errors import ContractError, FederationError
-from shared_model.features import PreprocessingPlan
 from shared_model.mergeable import Validation, merge_validations
 from shared_model.messages import (
     EVALUATE,
@@ -31,6 +30,7 @@ from shared_model.messages import (
     misfit,
     weights_content,
 )
+from shared_model.plan import PreprocessingPlan
 
 log = logging.getLogger("consilium.server")
 

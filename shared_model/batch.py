@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from shared_model.errors import StoreError
-from shared_model.features import PreprocessingPlan
 from shared_model.manifest import TENSORS, file_digest, read_manifest, study_of
+from shared_model.plan import FeaturePlan, PreprocessingPlan
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,33 @@ class Batch:
 
 
 class Scaler:
-    """A preprocessing plan as tensors: (value - mean) / scale, bounded, missing to 0."""
+    """A preprocessing plan as tensors: the kept features' place in a store, their bounds, filling and scale."""
 
     def __init__(self, plan: PreprocessingPlan) -> None:
-        self.static_mean_F, self.static_scale_F = (
-            torch.tensor(plan.static_mean),
-            torch.tensor(plan.static_scale),
-        )
-        self.series_mean_C, self.series_scale_C = (
-            torch.tensor(plan.series_mean),
-            torch.tensor(plan.series_scale),
-        )
+        self.static_F = torch.tensor([n for n, f in enumerate(plan.static_features) if f.kept], dtype=torch.long)
+        self.series_C = torch.tensor([n for n, f in enumerate(plan.series_features) if f.kept], dtype=torch.long)
+        self._static, self._series = _numbers(plan.static), _numbers(plan.series)
         self.bound, self.fill = plan.bound, plan.series_fill
 
     def static(self, raw_BF: Tensor) -> Tensor:
-        """Scaled static features."""
-        return self._bounded((raw_BF - self.static_mean_F) / self.static_scale_F)
+        """Inputs of the kept static features; ``raw_BF`` holds those only."""
+        return self._scaled(raw_BF, self._static)
 
     def series(self, raw_BTC: Tensor) -> Tensor:
-        """Scaled series; NaN only before the first measurement after carrying forward."""
-        return self._bounded((raw_BTC - self.series_mean_C) / self.series_scale_C)
+        """Inputs of the kept channels; NaN only before the first measurement after carrying forward."""
+        return self._scaled(raw_BTC, self._series)
 
-    def _bounded(self, values: Tensor) -> Tensor:
-        return values.clamp(-self.bound, self.bound).nan_to_num(0.0)
+    def _scaled(self, raw: Tensor, numbers: Tensor) -> Tensor:
+        fill, lower, upper, centre, scale = numbers
+        filled = torch.where(raw.isnan(), fill, raw).clamp(lower, upper)
+        inputs: Tensor = ((filled - centre) / scale).clamp(-self.bound, self.bound)
+        return inputs
+
+
+def _numbers(features: tuple[FeaturePlan, ...]) -> Tensor:
+    """[5, F]: fill, lower, upper, centre, scale."""
+    rows = [[getattr(f, name) for f in features] for name in ("fill", "lower", "upper", "centre", "scale")]
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ class PatientData:
 
     def batch(self, index_B: Tensor, scaler: Scaler) -> Batch:
         """Model inputs of the stays at ``index_B``."""
-        static_BF, raw_BTC = self.static_NF[index_B], self.series_NTC[index_B]
+        static_BF = self.static_NF[index_B][:, scaler.static_F]
+        raw_BTC = self.series_NTC[index_B][:, :, scaler.series_C]
         filled_BTC, mask_BTC, age_BTC = carry_forward(raw_BTC)
         if scaler.fill == "linear":
             filled_BTC = interpolate(raw_BTC)

@@ -23,7 +23,8 @@ class Alternate:
 
 @dataclass(frozen=True, kw_only=True)
 class Concept:
-    """One measured quantity; ``conversions`` maps an item id to (factor, offset): value * factor + offset."""
+    """One measured quantity; ``conversions`` maps an item id to (factor, offset): value * factor + offset. ``crowded``:
+    most values lie near ``low``, so the bins of its histograms are narrow there (shared_model/distribution.py)."""
 
     name: str
     unit: str
@@ -33,6 +34,7 @@ class Concept:
     lab: tuple[int, ...] = ()
     conversions: dict[int, tuple[float, float]] = field(default_factory=dict)
     alternates: tuple[Alternate, ...] = ()
+    crowded: bool = False
 
 
 # Item ids of our own, for what other hospitals measure and MIMIC-IV has no item for.
@@ -41,10 +43,10 @@ FAHRENHEIT = (5 / 9, -160 / 9)
 POUND, INCH = 0.45359237, 2.54
 
 # Events that are no single chart or laboratory value; client/events.py derives them.
-VASOPRESSOR = Concept(name="vasopressor", unit="mcg/kg/min", low=0, high=20)
+VASOPRESSOR = Concept(name="vasopressor", unit="mcg/kg/min", low=0, high=20, crowded=True)
 URINE = Concept(name="urine", unit="mL", low=-5000, high=5000)
 GCS = Concept(name="gcs", unit="points", low=3, high=15)
-PAO2FIO2 = Concept(name="pao2fio2", unit="mmHg", low=10, high=4000)
+PAO2FIO2 = Concept(name="pao2fio2", unit="mmHg", low=10, high=4000, crowded=True)
 VENTILATION = Concept(name="ventilation", unit="level", low=0, high=4)
 
 # The state of breathing support as a level of the concept ``ventilation``; the names are those of sepsis_rules.
@@ -113,16 +115,16 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept(name="gcs_eyes", unit="points", low=1, high=4, chart=(220739,)),
     Concept(name="gcs_verbal", unit="points", low=1, high=5, chart=(223900,)),
     Concept(name="gcs_motor", unit="points", low=1, high=6, chart=(223901,)),
-    Concept(name="glucose", unit="mg/dL", low=10, high=2000, chart=(220621,), lab=(50931,)),
-    Concept(name="lactate", unit="mmol/L", low=0, high=50, lab=(50813,)),
+    Concept(name="glucose", unit="mg/dL", low=10, high=2000, crowded=True, chart=(220621,), lab=(50931,)),
+    Concept(name="lactate", unit="mmol/L", low=0, high=50, crowded=True, lab=(50813,)),
     Concept(name="ph", unit="", low=6.8, high=7.8, lab=(50820,)),
-    Concept(name="pao2", unit="mmHg", low=10, high=800, lab=(50821,)),
+    Concept(name="pao2", unit="mmHg", low=10, high=800, crowded=True, lab=(50821,)),
     Concept(name="paco2", unit="mmHg", low=5, high=200, lab=(50818,)),
-    Concept(name="creatinine", unit="mg/dL", low=0, high=28, lab=(50912,)),
-    Concept(name="bun", unit="mg/dL", low=0, high=300, lab=(51006,)),
-    Concept(name="bilirubin", unit="mg/dL", low=0, high=100, lab=(50885,)),
+    Concept(name="creatinine", unit="mg/dL", low=0, high=28, crowded=True, lab=(50912,)),
+    Concept(name="bun", unit="mg/dL", low=0, high=300, crowded=True, lab=(51006,)),
+    Concept(name="bilirubin", unit="mg/dL", low=0, high=100, crowded=True, lab=(50885,)),
     Concept(name="platelets", unit="K/uL", low=5, high=1200, lab=(51265,)),
-    Concept(name="wbc", unit="K/uL", low=0, high=500, lab=(51301, 51300)),
+    Concept(name="wbc", unit="K/uL", low=0, high=500, crowded=True, lab=(51301, 51300)),
     Concept(name="hemoglobin", unit="g/dL", low=2, high=25, lab=(51222,)),
     Concept(name="hematocrit", unit="%", low=5, high=75, lab=(51221,)),
     Concept(name="sodium", unit="mmol/L", low=110, high=165, lab=(50983,)),
@@ -130,9 +132,9 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept(name="chloride", unit="mmol/L", low=60, high=150, lab=(50902,)),
     Concept(name="bicarbonate", unit="mmol/L", low=0, high=50, lab=(50882,)),
     Concept(name="aniongap", unit="mmol/L", low=-5, high=60, lab=(50868,)),
-    Concept(name="inr", unit="", low=0.5, high=30, lab=(51237,)),
-    Concept(name="crp", unit="mg/L", low=0, high=1000, chart=(227444, 220612), lab=(50889,)),
-    Concept(name="pct", unit="ng/mL", low=0, high=1000, lab=(PROCALCITONIN,)),
+    Concept(name="inr", unit="", low=0.5, high=30, crowded=True, lab=(51237,)),
+    Concept(name="crp", unit="mg/L", low=0, high=1000, crowded=True, chart=(227444, 220612), lab=(50889,)),
+    Concept(name="pct", unit="ng/mL", low=0, high=1000, crowded=True, lab=(PROCALCITONIN,)),
     Concept(
         name="weight",
         unit="kg",

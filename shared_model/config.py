@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from shared_model.errors import ConfigError
 from shared_model.features import SeriesFill
 from shared_model.model import ModelConfig
+from shared_model.plan import Imputation, PlanSettings, PreprocessingPlan, Scaling
 from shared_model.study import Study, rule_of
 
 Scalar = bool | int | float | str
@@ -35,8 +36,6 @@ Personalisation = Literal["none", "finetune", "local_normalisation"]
 Schedule = Literal["cosine", "linear", "exponential", "constant"]
 LossName = Literal["focal", "cross_entropy"]
 Precision = Literal["auto", "float32", "bfloat16"]
-Imputation = Literal["normality", "mean", "median"]
-Scaling = Literal["normality", "zscore", "minmax"]
 
 
 class RunConfig(Study):
@@ -127,11 +126,23 @@ class RunConfig(Study):
         return self.model_dump(by_alias=True)
 
     @property
+    def plan_settings(self) -> PlanSettings:
+        """How the preprocessing plan is fitted."""
+        return PlanSettings(**{name: getattr(self, name) for name in PlanSettings.__dataclass_fields__})
+
+    @property
     def model(self) -> ModelConfig:
-        """The model's sizes."""
-        features = {"static_features": len(self.static), "series_channels": len(self.series)}
-        sizes = {name: getattr(self, name) for name in ModelConfig.__dataclass_fields__ if name not in features}
-        return ModelConfig(**features, **sizes)
+        """The sizes of a model that sees every feature of the study."""
+        return self._model(len(self.static), len(self.series))
+
+    def model_for(self, plan: PreprocessingPlan) -> ModelConfig:
+        """The sizes of the model whose inputs are the plan's kept features."""
+        return self._model(len(plan.static), len(plan.series))
+
+    def _model(self, static: int, series: int) -> ModelConfig:
+        inputs = {"static_features": static, "series_channels": series}
+        sizes = {name: getattr(self, name) for name in ModelConfig.__dataclass_fields__ if name not in inputs}
+        return ModelConfig(**inputs, **sizes)
 
     def learning_rate_at(self, round_number: int) -> float:
         """Cosine from ``learning_rate`` in round 1 towards 0 after the last (the method's Figure 4, smoothly)."""

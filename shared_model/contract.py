@@ -3,11 +3,12 @@
 from dataclasses import asdict
 
 from shared_model.concepts import BY_NAME
+from shared_model.distribution import BINS, LEVELS
 from shared_model.features import AGGREGATES, DERIVED, LOOKBACK_HOURS, digest_of
 from shared_model.study import Study
 
 STORE_VERSION = 2  # layout of a prepared store
-PROTOCOL_VERSION = 2  # message kinds, keys and meanings
+PROTOCOL_VERSION = 3  # message kinds, keys and meanings
 
 
 def contract_digest(study: Study) -> str:
@@ -19,6 +20,7 @@ def contract_digest(study: Study) -> str:
     return digest_of(
         {
             "study": study.study.model_dump(),
+            "distributions": [LEVELS, BINS],
             "lookback_hours": LOOKBACK_HOURS,
             "aggregates": [a.name for a in AGGREGATES],
             "derived": [asdict(d) for d in DERIVED],

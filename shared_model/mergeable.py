@@ -1,49 +1,16 @@
-"""Everything that is aggregated: zero, merge, result.
+"""Validation of a model as a mergeable: zero, merge, result.
 
-Why: sites, shards and secure aggregation all combine the same objects, so merging must not depend on order or grouping
-(tests/property). Counts are exact; means and sums of squares agree to rounding.
+Why mergeables: sites, shards and secure aggregation all combine the same objects, so merging must not depend on order
+or grouping (tests/property). The features' mergeables are in shared_model/distribution.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 SCORE_BINS = 200
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean and sum of squared deviations of one feature (Chan, Golub and LeVeque 1979)."""
-
-    count: int = 0
-    mean: float = 0.0
-    m2: float = 0.0
-
-    @classmethod
-    def of(cls, values: NDArray[np.float64]) -> "Moments":
-        """Of one array; NaN is "not measured" and does not count."""
-        seen = values[np.isfinite(values)]
-        if not seen.size:
-            return cls()
-        mean = float(seen.mean())
-        return cls(int(seen.size), mean, float(((seen - mean) ** 2).sum()))
-
-    def merge(self, other: "Moments") -> "Moments":
-        """Of the union of both samples."""
-        count = self.count + other.count
-        if not count:
-            return Moments()
-        delta = other.mean - self.mean
-        mean = self.mean + delta * other.count / count
-        return Moments(count, mean, self.m2 + other.m2 + delta**2 * self.count * other.count / count)
-
-    @property
-    def sd(self) -> float:
-        """Population standard deviation; 0 when fewer than two values were seen."""
-        return sqrt(self.m2 / self.count) if self.count > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -123,14 +90,6 @@ class Validation:
         missed = np.concatenate([[0.0], np.cumsum(positives)]) / positives.sum()
         spared = np.concatenate([[0.0], np.cumsum(negatives)]) / negatives.sum()
         return float(np.argmax(spared - missed) / SCORE_BINS)
-
-
-def merge_moments(sites: Sequence[Sequence[Moments]]) -> list[Moments]:
-    """Merge feature by feature over sites; each inner sequence has one entry a feature."""
-    merged = list(sites[0])
-    for site in sites[1:]:
-        merged = [a.merge(b) for a, b in zip(merged, site, strict=True)]
-    return merged
 
 
 def merge_validations(sites: Sequence[Validation]) -> Validation:

@@ -16,20 +16,21 @@ any                                             Refusal
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
+from shared_model.distribution import BINS, POWERS, Distribution, Outcomes
 from shared_model.errors import ContractError
-from shared_model.features import PreprocessingPlan
-from shared_model.mergeable import SCORE_BINS, Moments, Validation
-from shared_model.records import METRICS, config_of, count, counts, finite, finite_list, metrics_of, typed
+from shared_model.mergeable import SCORE_BINS, Validation
+from shared_model.plan import PreprocessingPlan
+from shared_model.records import METRICS, config_of, count, counts, decimals, finite, metrics_of, typed
 from shared_model.study import EARLY, Study
 
 DESCRIBE, STATISTICS, TRAIN, EVALUATE = "query.describe", "query.statistics", "train", "evaluate"
-ARRAYS, CONFIG, CARD, REFUSAL = "arrays", "config", "card", "refusal"
+ARRAYS, CONFIG, CARD, REFUSAL, SUMS = "arrays", "config", "card", "refusal", "sums"
 EXAMPLES = "num-examples"
 
 Weights = dict[str, Tensor]
@@ -69,52 +70,52 @@ class SiteCard:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Moments of a site's training patients, in the order of the study's features, how many patients are behind each,
-    and how many patients and deaths there are."""
+    """Distributions of a site's training patients, in the order of the study's features, and how many patients and
+    deaths there are; ``deaths`` is None below the site's smallest cell.
 
-    static: tuple[Moments, ...]
-    series: tuple[Moments, ...]
-    static_patients: tuple[int, ...]
-    series_patients: tuple[int, ...]
+    ``static_rows`` and ``series_rows`` are the most values that one patient brings to a feature. The release needs them
+    to count patients behind a bin; they are not sent.
+    """
+
+    static: tuple[Outcomes, ...]
+    series: tuple[Outcomes, ...]
     patients: int
-    deaths: int
+    deaths: int | None
+    static_rows: int = field(default=1, compare=False)
+    series_rows: int = field(default=1, compare=False)
 
     def content(self) -> RecordDict:
-        """One MetricRecord of parallel lists."""
-        moments = [*self.static, *self.series]
-        return RecordDict(
-            {
-                METRICS: MetricRecord(
-                    {
-                        "count": [m.count for m in moments],
-                        "mean": [m.mean for m in moments],
-                        "m2": [m.m2 for m in moments],
-                        "measured": [*self.static_patients, *self.series_patients],
-                        "patients": self.patients,
-                        "deaths": self.deaths,
-                    }
-                )
-            }
-        )
+        """Parallel lists; power sums as decimals, since the 4th powers of a large site pass 64 bits."""
+        groups = [group for held in (*self.static, *self.series) for group in (held.survived, held.died, held.untold)]
+        metrics: dict[str, Any] = {
+            "measured": [group.patients for group in groups],
+            "bins": [count for group in groups for count in group.bins],
+            "patients": self.patients,
+        }
+        if self.deaths is not None:
+            metrics["deaths"] = self.deaths
+        sums: dict[str, Any] = {"sums": [str(total) for group in groups for total in group.sums]}
+        return RecordDict({METRICS: MetricRecord(metrics), SUMS: ConfigRecord(sums)})
 
     @classmethod
     def read(cls, content: RecordDict, study: Study = EARLY) -> "Statistics":
-        """Raises ContractError when a list has another length or holds what no moment can be."""
-        static = len(study.static)
-        metrics, features = metrics_of(content), static + len(study.series)
-        means, squares = (finite_list(metrics, key, features) for key in ("mean", "m2"))
-        if min(squares) < 0:
-            raise ContractError("message: 'm2' holds a negative sum of squares")
-        parts = zip(counts(metrics, "count", features), means, squares, strict=True)
-        moments = tuple(Moments(n, mean, m2) for n, mean, m2 in parts)
-        measured = counts(metrics, "measured", features)
+        """Raises ContractError when a list has another length or holds what no values can add up to."""
+        metrics, static = metrics_of(content), len(study.static)
+        many = 3 * (static + len(study.series))
+        measured, bins = counts(metrics, "measured", many), counts(metrics, "bins", many * BINS)
+        sums = decimals(config_of(content, SUMS), "sums", many * POWERS)
+        groups = [
+            Distribution(seen, sums[n * POWERS : (n + 1) * POWERS], bins[n * BINS : (n + 1) * BINS])
+            for n, seen in enumerate(measured)
+        ]
+        if not all(group.possible for group in groups):
+            raise ContractError("message: holds a distribution that no values can have")
+        outcomes = tuple(Outcomes(*groups[n : n + 3]) for n in range(0, many, 3))
         return cls(
-            static=moments[:static],
-            series=moments[static:],
-            static_patients=measured[:static],
-            series_patients=measured[static:],
+            static=outcomes[:static],
+            series=outcomes[static:],
             patients=count(metrics, "patients"),
-            deaths=count(metrics, "deaths"),
+            deaths=count(metrics, "deaths") if "deaths" in metrics else None,
         )
 
 

@@ -44,13 +44,6 @@ def count(record: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def finite_list(record: Mapping[str, Any], key: str, length: int) -> list[float]:
-    values = [float(value) for value in _list(record, key, length)]
-    if not all(map(isfinite, values)):
-        raise ContractError(f"message: {key!r} holds a number that is not finite")
-    return values
-
-
 def counts(record: Mapping[str, Any], key: str, length: int) -> tuple[int, ...]:
     values = _list(record, key, length)
     if not all(isinstance(value, int) and value >= 0 for value in values):
@@ -58,7 +51,15 @@ def counts(record: Mapping[str, Any], key: str, length: int) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _list(record: Mapping[str, Any], key: str, length: int) -> Sequence[float]:
+def decimals(record: Mapping[str, Any], key: str, length: int) -> tuple[int, ...]:
+    """Integers that need not fit 64 bits, as decimal numbers."""
+    values = _list(record, key, length)
+    if not all(isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 40 for value in values):
+        raise ContractError(f"message: {key!r} holds something that is no sum")
+    return tuple(int(value) for value in values)
+
+
+def _list(record: Mapping[str, Any], key: str, length: int) -> Sequence[Any]:
     value = record.get(key)
     if not isinstance(value, list) or len(value) != length:
         raise ContractError(f"message: {key!r} is not a list of {length} numbers")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from shared_model.distribution import ValueGrid, grid_of
 from shared_model.features import AGGREGATES, DERIVED, SERIES_CONCEPTS
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ class Study(BaseModel):
         if self.statistics == ("mean",):
             return SERIES_CONCEPTS
         return tuple(f"{concept}_{statistic}" for concept in SERIES_CONCEPTS for statistic in self.statistics)
+
+    @property
+    def series_grids(self) -> tuple[ValueGrid, ...]:
+        """The grid of each channel's distribution."""
+        return tuple(grid_of(concept, statistic) for concept in SERIES_CONCEPTS for statistic in self.statistics)
 
     @property
     def series_hours(self) -> float:

@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from shared_model.batch import PatientData, Scaler
 from shared_model.config import RunConfig
 from shared_model.contract import STORE_VERSION, contract_digest
-from shared_model.features import PreprocessingPlan, fit_plan
+from shared_model.distribution import LEVELS, Distribution, Outcomes, ValueGrid
 from shared_model.manifest import MANIFEST, TENSORS, file_digest
-from shared_model.mergeable import Moments, Validation
+from shared_model.mergeable import Validation
 from shared_model.messages import Statistics
+from shared_model.plan import FeaturePlan, PreprocessingPlan
 from shared_model.study import EARLY
 
 EMBEDDING = 6
@@ -35,9 +36,23 @@ def tiny_config(**changes: object) -> RunConfig:
 
 def tiny_plan(*, bound: float = 5.0) -> PreprocessingPlan:
     """Every feature has mean 0 and standard deviation 1."""
-    unit = Moments(100, 0.0, 100.0)
-    held = {"patients": 100, "deaths": 20, "contract": contract_digest(EARLY)}
-    return fit_plan(dict.fromkeys(EARLY.static, unit), dict.fromkeys(EARLY.series, unit), bound=bound, **held)
+    return PreprocessingPlan(
+        static_features=tuple(feature_plan(name) for name in EARLY.static),
+        series_features=tuple(feature_plan(name) for name in EARLY.series),
+        bound=bound,
+        series_fill="forward",
+        patients=100,
+        prevalence=0.2,
+        contract=contract_digest(EARLY),
+    )
+
+
+def feature_plan(name: str, **changes: object) -> FeaturePlan:
+    """Mean 0 and standard deviation 1, in no range."""
+    held: dict[str, object] = {"mean": 0.0, "sd": 1.0, "skewness": 0.0, "kurtosis": 0.0, "quartiles": (-0.7, 0.0, 0.7)}
+    held |= {"missing": 0.1, "normal": True, "mutual_information": 0.01, "correlation": 0.1, "imputation": "mean"}
+    held |= {"scaling": "zscore", "fill": 0.0, "lower": -1e9, "upper": 1e9, "centre": 0.0, "scale": 1.0}
+    return FeaturePlan(name=name, **(held | changes))
 
 
 def tiny_scaler() -> Scaler:
@@ -106,16 +121,24 @@ def validation(positives: Mapping[int, int], negatives: Mapping[int, int], *, lo
 
 
 def statistics(*, count: int = 50, patients: int = 50, deaths: int = 15) -> Statistics:
-    """The same moments for every feature."""
-    moments = Moments(count, 1.0, 4.0 * count)
+    """The same values of every feature: one a patient, on the grid's levels 2000 to 2400 in turn."""
+    held = outcomes(survived=max(count - deaths, 0), died=min(deaths, count))
     return Statistics(
-        static=(moments,) * len(EARLY.static),
-        series=(moments,) * len(EARLY.series),
-        static_patients=(count,) * len(EARLY.static),
-        series_patients=(count,) * len(EARLY.series),
+        static=(held,) * len(EARLY.static),
+        series=(held,) * len(EARLY.series),
         patients=patients,
         deaths=deaths,
     )
+
+
+def distribution(patients: int, *, first: float = 2000.0, last: float = 2400.0) -> Distribution:
+    """One value a patient, between two levels of a grid whose unit is a level."""
+    return Distribution.of(np.linspace(first, last, patients), np.arange(patients), ValueGrid(0.0, float(LEVELS)))
+
+
+def outcomes(*, survived: int, died: int) -> Outcomes:
+    """So many patients that survived and died, with a value each."""
+    return Outcomes(distribution(survived), distribution(died, first=2200.0))
 
 
 def over_the_wire(content: RecordDict) -> RecordDict:

@@ -9,7 +9,7 @@ from builders import tiny_plan
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import settings
 
-from shared_model.features import PreprocessingPlan
+from shared_model.plan import PreprocessingPlan
 
 settings.register_profile("consilium", deadline=None, max_examples=40, derandomize=True, database=None)
 settings.load_profile("consilium")

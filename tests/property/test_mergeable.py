@@ -5,27 +5,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import patients, statistics
-from hypothesis import assume, given
+from builders import outcomes, patients, statistics
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from client.release import release
+from client.release import coarsened, release
 from client.site import ReleasePolicy
 from client.statistics import local_statistics
-from server.statistics import plan_from
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
+from shared_model.distribution import BINS, LEVELS, Distribution, Outcomes, ValueGrid
 from shared_model.errors import ReleaseRefused
-from shared_model.mergeable import SCORE_BINS, Moments, Validation, merge_moments, merge_validations
+from shared_model.fitting import plan_from
+from shared_model.mergeable import SCORE_BINS, Validation, merge_validations
 from shared_model.messages import EvaluateReply, SiteCard, Statistics, TrainReply
 from shared_model.study import EARLY
 
 VALUES = st.floats(-1e6, 1e6, width=32) | st.just(float("nan"))
 ARRAYS = npst.arrays(np.float64, st.integers(0, 30), elements=VALUES)
 SMALL_COUNTS = st.integers(0, 25)
+GRID = ValueGrid(-1000.0, 1000.0)
 
 
 @st.composite
@@ -41,49 +43,36 @@ VALIDATIONS = st.builds(
 )
 
 
-def same(a: Moments, b: Moments, *, largest: float = 1e6) -> bool:
-    """Counts exactly; mean and m2 to rounding relative to the largest value that went in."""
-    scale = max(a.count, 1) * largest**2
-    return (
-        a.count == b.count
-        and a.mean == pytest.approx(b.mean, rel=1e-9, abs=1e-9 * largest)
-        and a.m2 == pytest.approx(b.m2, rel=1e-9, abs=1e-12 * scale)
-    )
-
-
-@given(ARRAYS, ARRAYS)
-def test_moments_merge_is_commutative(a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
-    assert same(Moments.of(a).merge(Moments.of(b)), Moments.of(b).merge(Moments.of(a)))
+def whole_distribution(values: NDArray[np.float64], grid: ValueGrid = GRID) -> Distribution:
+    """One value a patient."""
+    return Distribution.of(values, np.arange(len(values)), grid)
 
 
 @given(ARRAYS, ARRAYS, ARRAYS)
-def test_moments_merge_is_associative(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> None:
-    x, y, z = (Moments.of(values) for values in (a, b, c))
-    assert same(x.merge(y).merge(z), x.merge(y.merge(z)))
+def test_distributions_are_a_commutative_monoid(
+    a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]
+) -> None:
+    x, y, z = map(whole_distribution, (a, b, c))
+    assert x.merge(y) == y.merge(x)
+    assert x.merge(y).merge(z) == x.merge(y.merge(z))
+    assert x.merge(Distribution()) == x == Distribution().merge(x)
+    assert x.possible and x.merge(y).possible
 
 
-@given(ARRAYS)
-def test_moments_zero_changes_nothing(values: NDArray[np.float64]) -> None:
-    moments = Moments.of(values)
-    assert moments.merge(Moments()) == moments
-    assert same(Moments().merge(moments), moments, largest=1e-3)
+@given(npst.arrays(np.float64, st.integers(0, 300), elements=VALUES), st.booleans())
+def test_a_distribution_counts_every_value_and_its_power_sums_are_exact(
+    values: NDArray[np.float64], crowded: bool
+) -> None:
+    grid = ValueGrid(-1000.0, 1000.0, crowded=crowded)
+    found, seen = whole_distribution(values, grid), values[np.isfinite(values)]
+    levels = [round((min(max(v, -1000.0), 1000.0) + 1000.0) / grid.step) for v in seen.tolist()]
+    assert found.count == found.patients == sum(found.bins) == len(seen)
+    assert found.sums == tuple(sum(level**power for level in levels) for power in range(5))
 
 
-@given(npst.arrays(np.float64, st.integers(0, 60), elements=VALUES), st.lists(st.integers(0, 60), max_size=5))
-def test_moments_of_any_split_merge_to_the_whole(values: NDArray[np.float64], cuts: list[int]) -> None:
-    parts = [Moments.of(part) for part in np.split(values, sorted(min(c, len(values)) for c in cuts))]
-    [merged] = merge_moments([[part] for part in parts])
-    assert same(merged, Moments.of(values))
-    seen = values[~np.isnan(values)]
-    assert merged.count == len(seen)
-    if len(seen) > 1:
-        assert merged.sd == pytest.approx(np.std(seen), rel=1e-6, abs=1e-2)
-
-
-def test_moments_stay_exact_far_from_zero() -> None:
-    """The sum of squares would lose everything here; the merged deviations do not."""
-    halves = [Moments.of(np.array([1e8, 1e8 + 1])), Moments.of(np.array([1e8 + 2, 1e8 + 3]))]
-    assert halves[0].merge(halves[1]) == Moments(4, 1e8 + 1.5, 5.0)
+def test_the_sums_of_a_large_site_do_not_overflow() -> None:
+    found = whole_distribution(np.full(200_000, 1000.0))
+    assert found.sums[4] == 200_000 * LEVELS**4 > 2**63
 
 
 @given(VALIDATIONS, VALIDATIONS, VALIDATIONS)
@@ -138,19 +127,29 @@ def _sites(data: PatientData, owner: NDArray[np.int64]) -> list[PatientData]:
     return [data.subset(torch.from_numpy(np.flatnonzero(owner == site))) for site in np.unique(owner)]
 
 
-@given(st.integers(0, 1000), st.integers(1, 5), st.sampled_from([0.0, 0.5, 1.0]))
-def test_the_plan_of_the_sites_is_the_plan_of_their_union(seed: int, sites: int, missing: float) -> None:
+SETTINGS = st.builds(
+    lambda **held: RunConfig(**held),
+    missing_limit=st.sampled_from([0.2, 1.0]),
+    outlier_iqr=st.sampled_from([0.0, 1.5]),
+    imputation=st.sampled_from(["normality", "mean", "median"]),
+    scaling=st.sampled_from(["normality", "zscore", "minmax"]),
+    select_features=st.sampled_from([0, 20]),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 1000), st.integers(1, 5), st.sampled_from([0.0, 0.5, 1.0]), SETTINGS)
+def test_the_plan_of_the_sites_is_the_plan_of_their_union(
+    seed: int, sites: int, missing: float, config: RunConfig
+) -> None:
+    """To the last bit, for any split of the patients and any settings."""
     data = patients(24, windows=3, seed=seed, missing=missing)
     owner = np.random.default_rng(seed).integers(0, sites, len(data))
-    held = {f"site {k}": local_statistics(part) for k, part in enumerate(_sites(data, owner))}
-    merged, whole = plan_from(held, RunConfig()), plan_from({"all": local_statistics(data)}, RunConfig())
-
-    assert (merged.patients, merged.deaths, merged.contract) == (whole.patients, whole.deaths, whole.contract)
-    assert merged.patients == data.patients and merged.deaths == data.deaths
-    for name in ("static_mean", "static_scale", "series_mean", "series_scale"):
-        assert getattr(merged, name) == pytest.approx(getattr(whole, name), rel=1e-9, abs=1e-9), name
-    expected = np.nanstd(data.series_NTC.double().numpy(), axis=(0, 1)) if missing < 1 else np.ones(len(EARLY.series))
-    assert whole.series_scale == pytest.approx(expected, rel=1e-6)
+    held = [local_statistics(part, EARLY) for part in _sites(data, owner)]
+    merged, whole = plan_from(held, config), plan_from([local_statistics(data, EARLY)], config)
+    assert merged == whole and merged.digest == whole.digest
+    assert plan_from(held[::-1], config) == merged
+    assert merged.patients == data.patients and merged.prevalence == data.deaths / data.patients
 
 
 def _held_back(count: int | None, policy: ReleasePolicy) -> bool:
@@ -171,12 +170,17 @@ def test_no_small_count_leaves_in_a_site_card(held: int, deaths: int, cell: int)
     assert left.deaths == (died if died >= cell and held - died >= cell else None)
 
 
-@given(st.lists(SMALL_COUNTS, min_size=1, max_size=6), SMALL_COUNTS, SMALL_COUNTS, st.integers(1, 15))
-def test_no_small_count_leaves_in_statistics(counts: list[int], held: int, deaths: int, cell: int) -> None:
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(SMALL_COUNTS, SMALL_COUNTS), min_size=1, max_size=4),
+    SMALL_COUNTS,
+    SMALL_COUNTS,
+    st.integers(1, 15),
+)
+def test_no_small_count_leaves_in_statistics(counts: list[tuple[int, int]], held: int, deaths: int, cell: int) -> None:
     policy, whole = ReleasePolicy(smallest_cell=cell), statistics(patients=held, deaths=min(held, deaths))
-    moments = [Moments(count, 2.0 * bool(count), 3.0 * bool(count)) for count in counts]
-    static = tuple((moments * len(whole.static))[: len(whole.static)])
-    mixed = replace(whole, static=static, static_patients=tuple(m.count for m in static))
+    features = [outcomes(survived=lived, died=died) for lived, died in counts]
+    mixed = replace(whole, static=tuple((features * len(whole.static))[: len(whole.static)]))
     try:
         left = Statistics.read(release(mixed, policy))
     except ReleaseRefused:
@@ -185,17 +189,44 @@ def test_no_small_count_leaves_in_statistics(counts: list[int], held: int, death
     assert left.patients == held >= cell
     assert _held_back(left.deaths, policy) and (not left.deaths or held - left.deaths >= cell)
     for before, after in zip(mixed.static, left.static, strict=True):
-        assert after == (before if before.count >= cell else Moments())
+        for group in (after.survived, after.died, after.untold):
+            assert _held_back(group.patients, policy) and all(_held_back(count, policy) for count in group.bins)
+        if before.all.patients >= cell:  # nothing is lost but detail
+            assert after.all.sums == before.all.sums and sum(after.all.bins) == before.all.count
+        else:
+            assert after == Outcomes()
+
+
+BIN_COUNTS = st.lists(st.integers(0, 30), min_size=BINS, max_size=BINS).map(tuple)
+
+
+@given(BIN_COUNTS, st.integers(1, 60))
+def test_coarser_bins_keep_the_total_and_the_quartiles_nearly(bins: tuple[int, ...], least: int) -> None:
+    found = coarsened(bins, least)
+    assert sum(found) == sum(bins) and (sum(bins) < least or all(count == 0 or count >= least for count in found))
+    moved = np.abs(np.cumsum(found) - np.cumsum(bins)).max()
+    assert moved <= 2 * least + 30  # of one group's values at most
 
 
 @given(st.integers(1, 12))
-def test_moments_of_a_channel_that_few_patients_have_do_not_leave(holders: int) -> None:
+def test_a_channel_that_few_patients_have_does_not_leave(holders: int) -> None:
     """Many windows of one patient are still one patient."""
     policy, data = ReleasePolicy(smallest_cell=10), patients(40, windows=24, missing=0.0)
     rare = EARLY.series.index("vasopressor")
     data.series_NTC[holders:, :, rare] = float("nan")
-    left = Statistics.read(release(local_statistics(data), policy))
-    assert (left.series[rare].count > 0) == (holders >= 10)
+    left = Statistics.read(release(local_statistics(data, EARLY), policy))
+    assert (left.series[rare].all.count > 0) == (holders >= 10)
+
+
+def test_behind_every_bin_of_a_channel_are_enough_patients() -> None:
+    """A bin that twenty windows of one patient fill is as small as that one patient."""
+    data = patients(40, windows=24, missing=0.0)
+    data.series_NTC[:] = 100.0
+    data.series_NTC[0] = 200.0
+    left = Statistics.read(release(local_statistics(data, EARLY), ReleasePolicy(smallest_cell=10)))
+    heart_rate = left.series[EARLY.series.index("heart_rate")]
+    groups = [[count for count in group.bins if count] for group in (heart_rate.survived, heart_rate.died)]
+    assert groups == [[26 * 24], [14 * 24]]  # nobody alone
 
 
 def _replies(held: Validation) -> list[TrainReply | EvaluateReply]:

@@ -4,14 +4,14 @@ import time
 from dataclasses import replace
 
 import pytest
-from builders import Answer, MemoryGrid, statistics, tiny_config, validation
+from builders import Answer, MemoryGrid, distribution, statistics, tiny_config, validation
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.admission import Admission, _judge, admit, sort_replies
 from server.statistics import federated_plan
 from shared_model.contract import contract_digest
+from shared_model.distribution import Distribution, Outcomes
 from shared_model.errors import FederationError
-from shared_model.mergeable import Moments
 from shared_model.messages import (
     REFUSAL,
     Refusal,
@@ -161,8 +161,8 @@ def _admission(*names: str) -> Admission:
     return Admission(sites={node: _card(name) for node, name in enumerate(names, start=1)}, refused={})
 
 
-def _moments(first: Moments) -> RecordDict:
-    return replace(statistics(), static=(first, *statistics().static[1:])).content()
+def _with_first(first: Distribution) -> RecordDict:
+    return replace(statistics(), static=(Outcomes(first), *statistics().static[1:])).content()
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,19 @@ def _moments(first: Moments) -> RecordDict:
         _says(REFUSED.content()),
         _says(MALFORMED),
         _says(RecordDict()),
-        _says(_moments(Moments(50, float("nan"), 1.0))),
-        _says(_moments(Moments(50, 1.0, -1.0))),
+        _says(_with_first(replace(distribution(50), sums=(50, 10**9, 0, 0, 0)))),
+        _says(_with_first(replace(distribution(50), patients=51))),
+        _says(_with_first(replace(distribution(50), bins=(1,) * 64))),
     ],
-    ids=["silent", "refused", "malformed refusal", "empty", "NaN mean", "negative m2"],
+    ids=[
+        "silent",
+        "refused",
+        "malformed refusal",
+        "empty",
+        "impossible sum",
+        "more patients than values",
+        "bins of another count",
+    ],
 )
 def test_the_plan_is_fitted_without_a_site_whose_statistics_are_unusable(answer: Answer) -> None:
     good = _says(statistics().content())
@@ -183,4 +192,5 @@ def test_the_plan_is_fitted_without_a_site_whose_statistics_are_unusable(answer:
         MemoryGrid({1: good, 2: answer, 3: good}), _admission("Avon", "Dover", "Mercy"), CONFIG
     )
     assert list(sites) == ["Avon", "Mercy"] and missing.keys() == {"Dover"}
-    assert plan.patients == 100 and set(plan.static_mean) == {1.0} and set(plan.static_scale) == {2.0}
+    assert plan == federated_plan(MemoryGrid({1: good, 3: good}), _admission("Avon", "", "Mercy"), CONFIG)[0]
+    assert plan.patients == 100 and plan.prevalence == 0.3

@@ -15,9 +15,9 @@ from safetensors import safe_open
 
 from server.checkpoint import CONFIG, PLAN, WEIGHTS, load_released, save_checkpoint, save_model
 from shared_model.errors import ContractError
-from shared_model.features import PreprocessingPlan
 from shared_model.messages import Weights
 from shared_model.model import build_model
+from shared_model.plan import PreprocessingPlan
 
 SIZES = tiny_config().model
 
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
 
 def test_no_part_of_a_released_model_is_ever_half_written(tmp_path: Path) -> None:
     """The weights fit below the limit and the plan does not: a reader must find the old plan, whole."""
-    long = replace(tiny_plan(), static_mean=tuple(1 / (n + 7) for n in range(len(tiny_plan().static))))
+    long = replace(tiny_plan(), patients=101)
     folder = _save(tmp_path / "model")
     before = (folder / PLAN).read_bytes()
     with full_disk(after=2000), pytest.raises(OSError, match=r"(?i)large"):

@@ -130,7 +130,7 @@ def test_a_broken_store_gets_a_refusal_without_the_exceptions_text(
     assert SECRET not in str(found) and str(tmp_path) not in str(found) and "jane" not in str(found)
 
 
-def _fails_with_a_secret(data: object) -> None:
+def _fails_with_a_secret(data: object, study: object) -> None:
     raise ValueError(SECRET)
 
 

@@ -6,20 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import over_the_wire, patients, statistics, tiny_config, tiny_plan, validation
+from builders import feature_plan, over_the_wire, patients, statistics, tiny_config, tiny_plan, validation
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from client.app import _order
 from client.statistics import local_statistics
+from shared_model.distribution import Outcomes
 from shared_model.errors import ContractError
-from shared_model.features import PreprocessingPlan
-from shared_model.mergeable import Moments, Validation
+from shared_model.mergeable import Validation
 from shared_model.messages import (
     ARRAYS,
     CARD,
     CONFIG,
     METRICS,
     REFUSAL,
+    SUMS,
     EvaluateReply,
     Refusal,
     RoundOrder,
@@ -33,6 +34,7 @@ from shared_model.messages import (
     weights_content,
 )
 from shared_model.model import build_model
+from shared_model.plan import PreprocessingPlan
 from shared_model.study import EARLY
 
 CARD_SAMPLE = SiteCard(site="Mercy", contract="c" * 64, encoder="", device="cpu", patients=120, deaths=31)
@@ -51,8 +53,8 @@ def _train_reply() -> TrainReply:
 SENT = {
     "card": CARD_SAMPLE,
     "card with withheld counts": replace(CARD_SAMPLE, patients=None, deaths=None),
-    "statistics": local_statistics(patients(30)),
-    "statistics of nothing": local_statistics(patients(30, missing=1.0)),
+    "statistics": local_statistics(patients(30), EARLY),
+    "statistics of nothing": local_statistics(patients(30, missing=1.0), EARLY),
     "evaluate reply": EvaluateReply(validation=HELD),
     "evaluate reply of nobody": EvaluateReply(validation=Validation()),
 }
@@ -107,7 +109,7 @@ READERS = {
     "train reply": (TrainReply, METRICS, lambda: _train_reply().content()),
     "evaluate reply": (EvaluateReply, METRICS, EvaluateReply(validation=HELD).content),
 }
-OPTIONAL = {("card", "patients"), ("card", "deaths"), ("evaluate reply", "num-examples")}
+OPTIONAL = {("card", "patients"), ("card", "deaths"), ("statistics", "deaths"), ("evaluate reply", "num-examples")}
 KEYS = [(name, key) for name, (_, record, make) in READERS.items() for key in make()[record]]
 
 
@@ -148,7 +150,9 @@ def test_a_list_of_another_length_is_refused(name: str, key: str, change: str) -
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 0.5])
-@pytest.mark.parametrize(("name", "key"), [("statistics", "count"), ("evaluate reply", "validation-positives")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("statistics", "bins"), ("statistics", "measured"), ("evaluate reply", "validation-positives")]
+)
 def test_a_count_that_is_no_count_is_refused(name: str, key: str, number: float) -> None:
     """One site's nonsense must be a ContractError, which the server answers by leaving that site out."""
     reader, record, make = READERS[name]
@@ -157,13 +161,19 @@ def test_a_count_that_is_no_count_is_refused(name: str, key: str, number: float)
         reader.read(_with(make(), record, key, spoiled))
 
 
-@pytest.mark.parametrize("key", ["mean", "m2"])
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_moments_that_are_not_finite_are_refused(key: str, number: float) -> None:
-    """Merged, they would make every input of every site NaN."""
+@pytest.mark.parametrize("total", ["-1", "1.5", "nan", "", "1" * 41, "\u0663"])
+def test_a_sum_that_is_no_sum_is_refused(total: str) -> None:
+    """Merged, it would spoil the inputs of every site."""
     content = statistics().content()
-    with pytest.raises(ContractError, match=key):
-        Statistics.read(_with(content, METRICS, key, [number, *content[METRICS][key][1:]]))
+    with pytest.raises(ContractError, match="sums"):
+        Statistics.read(_with(content, SUMS, "sums", [total, *content[SUMS]["sums"][1:]]))
+
+
+def test_a_sum_that_no_values_have_is_refused() -> None:
+    content = statistics().content()
+    sums = content[SUMS]["sums"]
+    with pytest.raises(ContractError, match="no values can have"):
+        Statistics.read(_with(content, SUMS, "sums", [sums[0], "9" * 30, *sums[2:]]))
 
 
 def test_arrays_whose_bytes_are_no_array_are_refused() -> None:
@@ -181,7 +191,7 @@ def test_a_message_without_weights_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"bound": 6.0}, {"static_mean": [1.0] * len(EARLY.static)}, {"deaths": 21}, {"contract": "0" * 64}]
+    "change", [{"bound": 6.0}, {"patients": 99}, {"prevalence": 0.3}, {"series_fill": "linear"}, {"contract": "0" * 64}]
 )
 def test_a_tampered_plan_is_refused(change: dict[str, object]) -> None:
     content = RecordDict({CONFIG: ORDER.config()})
@@ -191,17 +201,25 @@ def test_a_tampered_plan_is_refused(change: dict[str, object]) -> None:
 
 
 def test_a_plan_of_other_features_is_refused_although_its_digest_fits() -> None:
-    other = replace(ORDER.plan, series=tuple(reversed(EARLY.series)))
+    other = replace(ORDER.plan, series_features=tuple(reversed(ORDER.plan.series_features)))
     order = Message(RecordDict({CONFIG: replace(ORDER, plan=other).config()}), dst_node_id=1, message_type="train")
     with pytest.raises(ContractError, match="other features"):
         _order(order, tiny_config())
 
 
-@pytest.mark.parametrize("key", ["static_mean", "static_scale", "series_mean", "series_scale"])
-def test_a_plan_with_a_number_too_few_is_refused_although_its_digest_fits(key: str) -> None:
-    other = replace(ORDER.plan, **{key: getattr(ORDER.plan, key)[1:]})
-    with pytest.raises(ContractError, match="one mean and one scale"):
-        RoundOrder.read(RecordDict({CONFIG: replace(ORDER, plan=other).config()}))
+@pytest.mark.parametrize("change", [{"scale": 0.0}, {"scale": -1.0}, {"fill": float("inf")}, {"lower": 2e9}])
+def test_a_plan_that_cannot_be_applied_is_refused_although_its_digest_fits(change: dict[str, float]) -> None:
+    first, *others = ORDER.plan.static_features
+    plan = replace(ORDER.plan, static_features=(replace(first, **change), *others))
+    with pytest.raises(ContractError, match="scale is not positive"):
+        RoundOrder.read(RecordDict({CONFIG: replace(ORDER, plan=plan).config()}))
+
+
+def test_a_plan_with_a_feature_too_few_is_refused_although_its_digest_fits() -> None:
+    plan = replace(ORDER.plan, static_features=ORDER.plan.static_features[1:])
+    order = Message(RecordDict({CONFIG: replace(ORDER, plan=plan).config()}), dst_node_id=1, message_type="train")
+    with pytest.raises(ContractError, match="other features"):
+        _order(order, tiny_config())
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", "7", '{"static": 1}'])
@@ -211,9 +229,10 @@ def test_a_text_that_is_no_plan_is_refused(text: str) -> None:
 
 
 def test_the_plan_survives_json_to_the_last_bit_and_every_field_is_in_its_digest() -> None:
-    odd = replace(ORDER.plan, static_mean=tuple(1 / (n + 3) for n in range(len(EARLY.static))))
+    features = tuple(feature_plan(name, mean=1 / (n + 3)) for n, name in enumerate(EARLY.static))
+    odd = replace(ORDER.plan, static_features=features)
     assert PreprocessingPlan.from_json(odd.to_json(), digest=odd.digest) == odd
-    changes = {"bound": 4.0, "patients": 99, "deaths": 0, "contract": "x", "static_scale": odd.static_mean}
+    changes = {"bound": 4.0, "patients": 99, "prevalence": 0.0, "contract": "x", "series_features": ()}
     digests = {replace(odd, **{key: value}).digest for key, value in changes.items()}
     assert len(digests | {odd.digest}) == 1 + len(changes)
 
@@ -253,4 +272,5 @@ def test_records_are_flowers_own_kinds() -> None:
     content = _train_reply().content()
     assert isinstance(content[ARRAYS], ArrayRecord) and isinstance(content[METRICS], MetricRecord)
     assert content[METRICS]["num-examples"] == 40
-    assert Moments() == Statistics.read(local_statistics(patients(12, missing=1.0)).content()).series[0]
+    nothing = local_statistics(patients(12, missing=1.0), EARLY)
+    assert Outcomes() == Statistics.read(nothing.content()).series[0]

@@ -6,12 +6,13 @@ from typing import cast
 
 import pytest
 import torch
-from builders import patients, statistics, validation
+from builders import distribution, outcomes, patients, statistics, validation
 
 from client.release import Reply, release
 from client.site import ReleasePolicy
+from shared_model.distribution import Distribution, Outcomes
 from shared_model.errors import ReleaseRefused
-from shared_model.mergeable import Moments, Validation
+from shared_model.mergeable import Validation
 from shared_model.messages import (
     DESCRIBE,
     EVALUATE,
@@ -44,7 +45,7 @@ def _update(**changes: object) -> TrainReply:
         {"patients": 100},
         None,
         patients(2),
-        Moments(100, 1.0, 1.0),
+        distribution(100),
         HELD,
         Refusal(site="", kind="", reason=""),
     ],
@@ -57,7 +58,7 @@ def test_what_is_not_on_the_list_does_not_leave(thing: object) -> None:
 
 def test_what_is_large_enough_leaves_unchanged() -> None:
     assert SiteCard.read(release(CARD, POLICY)) == CARD
-    assert Statistics.read(release(statistics(), POLICY)) == statistics()
+    assert Statistics.read(release(statistics(), POLICY)).patients == statistics().patients
     assert EvaluateReply.read(release(EvaluateReply(validation=HELD), POLICY)).validation == HELD
     assert TrainReply.read(release(_update(), POLICY)).weights.keys() == _update().weights.keys()
 
@@ -81,22 +82,18 @@ def test_a_card_tells_deaths_when_they_and_the_survivors_are_enough(deaths: int)
 
 def test_statistics_leave_out_features_that_few_patients_have() -> None:
     whole = statistics()
-    mixed = replace(
-        whole,
-        static=(Moments(90, 1.0, 2.0), Moments(10, 1.0, 2.0), *whole.static[2:]),
-        static_patients=(9, 10, *whole.static_patients[2:]),
-    )
-    found = Statistics.read(release(mixed, POLICY))
-    assert found.static[0] == Moments()
-    assert found.static_patients[:2] == (0, 10)
-    assert found.static[1:] == mixed.static[1:] and found.series == mixed.series
+    few, enough = outcomes(survived=6, died=3), outcomes(survived=7, died=3)
+    found = Statistics.read(release(replace(whole, static=(few, enough, *whole.static[2:])), POLICY))
+    assert found.static[0] == Outcomes()
+    assert found.static[1].untold.sums == enough.all.sums and found.static[1].died == Distribution()
+    assert [held.all.sums for held in found.static[2:]] == [held.all.sums for held in whole.static[2:]]
 
 
 def test_statistics_of_few_patients_do_not_leave_and_few_deaths_are_withheld() -> None:
     with pytest.raises(ReleaseRefused, match=r"release\.smallest_cell"):
         release(statistics(patients=9), POLICY)
-    assert Statistics.read(release(statistics(deaths=9), POLICY)).deaths == 0
-    assert Statistics.read(release(statistics(deaths=41), POLICY)).deaths == 0  # 9 survivors
+    assert Statistics.read(release(statistics(deaths=9), POLICY)).deaths is None
+    assert Statistics.read(release(statistics(deaths=41), POLICY)).deaths is None  # 9 survivors
     assert Statistics.read(release(statistics(deaths=40), POLICY)).deaths == 40
 
 
@@ -113,14 +110,12 @@ def test_an_update_that_is_not_finite_does_not_leave(number: float) -> None:
 
 @pytest.mark.parametrize("number", NOT_FINITE)
 def test_no_number_that_is_not_finite_leaves(number: float) -> None:
-    whole, broken = statistics(), replace(HELD, loss_sum=number)
+    broken = replace(HELD, loss_sum=number)
     replies = [
         _update(train_loss=number),
         _update(seconds=number),
         _update(validation=broken),
         EvaluateReply(validation=broken),
-        replace(whole, static=(Moments(50, number, 1.0), *whole.static[1:])),
-        replace(whole, series=(*whole.series[1:], Moments(50, 1.0, number))),
     ]
     for reply in replies:
         with pytest.raises(ReleaseRefused, match="not finite"):
@@ -145,7 +140,7 @@ def test_a_refusal_holds_no_value_of_what_it_refuses() -> None:
     spoiled = {"w": torch.tensor([value, math.nan])}
     replies = [
         replace(CARD, patients=7, deaths=3),
-        replace(statistics(patients=7, deaths=3), static=(Moments(7, value, value),)),
+        replace(statistics(patients=7, deaths=3), static=(outcomes(survived=4, died=3),)),
         _update(weights=spoiled, train_loss=value),
         _update(train_loss=math.nan, seconds=value),
         _update(examples=7, train_loss=value),
