@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from server.figure_performance import draw_calibration, draw_precision_recall, draw_roc
 from server.figure_style import BOTTOM, LEFT, RIGHT, SQUARE, STYLE, TOP, WIDE
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Painter = Callable[["Axes", RunResults], str]
+Shown = TypeVar("Shown")
 
 
 def draw_figures(results: RunResults) -> dict[str, str]:
     """Every figure that the results can fill, as name -> ``<svg>``; a missing name has nothing to show."""
-    from matplotlib import style
-
-    with warnings.catch_warnings(), style.context(["default", STYLE]):
-        warnings.simplefilter("ignore")  # a glyph the measuring font lacks is drawn by the browser's font
-        drawn = {name: _draw(name, size, paint, results) for name, (size, paint) in _PAINTERS.items()}
+    drawn = {name: draw_figure(name, size, paint, results) for name, (size, paint) in _PAINTERS.items()}
     return {name: svg for name, svg in drawn.items() if svg}
 
 
-def _draw(name: str, size: tuple[float, float], paint: Painter, results: RunResults) -> str:
+def draw_figure(name: str, size: tuple[float, float], paint: "Callable[[Axes, Shown], str]", shown: Shown) -> str:
     """One figure with fixed margins: axes of neighbouring figures line up, whatever their tick labels."""
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     width, height = size
-    figure = Figure(figsize=size)
     box = (LEFT / width, BOTTOM / height, 1 - (LEFT + RIGHT) / width, 1 - (BOTTOM + TOP) / height)
-    label = paint(figure.add_axes(box), results)
-    return _inline_svg(figure, name, label) if label else ""
+    with warnings.catch_warnings(), style.context(["default", STYLE]):
+        warnings.simplefilter("ignore")  # a glyph the measuring font lacks is drawn by the browser's font
+        figure = Figure(figsize=size)
+        label = paint(figure.add_axes(box), shown)
+        return _inline_svg(figure, name, label) if label else ""
 
 
 def _inline_svg(figure: "Figure", name: str, label: str) -> str:

@@ -83,6 +83,15 @@ def auroc(score_N: Floats, label_N: Bools) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def ranking(score_N: Floats, label_N: Bools, weight_RN: Floats) -> tuple[Floats, Floats]:
+    """AUROC and AUPRC [R] for resamples that a caller has drawn: each row says how often each stay counts. NaN where a
+    resample lacks a class."""
+    order = np.argsort(score_N, kind="stable")
+    tied = _tied(score_N[order], label_N[order], weight_RN[:, order])
+    with np.errstate(invalid="ignore"):
+        return _auroc(tied), _average_precision(tied)
+
+
 def roc_curve(score_N: Floats, label_N: Bools) -> tuple[Floats, Floats]:
     """1 - specificity and sensitivity at every distinct threshold, from (0, 0) to (1, 1)."""
     true_G, false_G = _above(score_N, label_N)

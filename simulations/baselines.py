@@ -91,7 +91,7 @@ def train_baseline(
 ) -> Baseline:
     """Train one model on the union of ``stores`` and score the held-out set. ``plan`` None: fit one on these stores."""
     device = torch.device("cpu")
-    training, validation = _union([open_split(store, config.validation_fraction, seed=config.seed) for store in stores])
+    training, validation = open_pooled(stores, config)
     plan = plan or plan_from([local_statistics(training, config)], config)
     scaler, model = Scaler(plan), build_model(config.model_for(plan), seed=config.seed)
     best, kept = Validation(), {key: value.clone() for key, value in model.state_dict().items()}
@@ -106,8 +106,10 @@ def train_baseline(
     return Baseline(name, predict(model, open_store(heldout), scaler, device), best)
 
 
-def _union(sites: list[tuple[PatientData, PatientData]]) -> tuple[PatientData, PatientData]:
-    return concatenate([training for training, _ in sites]), concatenate([validation for _, validation in sites])
+def open_pooled(stores: list[Path], config: RunConfig) -> tuple[PatientData, PatientData]:
+    """Training and validation stays of several stores, each as if it were one: the split is that of the federation."""
+    splits = [open_split(store, config.validation_fraction, seed=config.seed) for store in stores]
+    return concatenate([training for training, _ in splits]), concatenate([validation for _, validation in splits])
 
 
 def concatenate(parts: list[PatientData]) -> PatientData:

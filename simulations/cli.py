@@ -2,80 +2,82 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from shared_model.command import command_group, run
 from shared_model.errors import ConfigError
 from shared_model.study import Cohort, Label, Profile, Stays
+from simulations.evidence import benchmark, paper
+from simulations.options import (
+    DATA,
+    TRAINING,
+    EncoderOption,
+    HeldoutOption,
+    MimicOption,
+    OutOption,
+    ReplaceOption,
+    RoundsOption,
+    SeedOption,
+    SettingsOption,
+    SmallestCellOption,
+    SyntheticOption,
+    overrides_of,
+    source_of,
+)
+
+if TYPE_CHECKING:
+    from client.site import SiteConfig
+    from shared_model.config import Scalar
 
 app = command_group(needs_command=False)
-DEFAULT_PATIENTS = 16_000
+app.command()(benchmark)
+app.command()(paper)
 Dialect = Literal["german", "omop"]
-_DATA, _TRAINING, _RUN = "What to simulate", "How to train", "The run"
 
 
 @app.callback(invoke_without_command=True)
 def simulate(
     context: typer.Context,
     *,
-    mimic: Annotated[
+    mimic: MimicOption = None,
+    synthetic: SyntheticOption = None,
+    site: Annotated[
         Path | None,
         typer.Option(
-            help="A MIMIC-IV folder (hosp/, icu/, optionally note/; csv.gz or Parquet).",
-            rich_help_panel=_DATA,
+            help="Or a site's YAML: its extract, through its mapping; its cohort, study and encoder unless given here.",
+            metavar="SITE.yaml",
+            rich_help_panel=DATA,
         ),
     ] = None,
-    synthetic: Annotated[
-        int | None,
-        typer.Option(
-            help="Generate this many synthetic patients instead; 16000 unless --mimic is given.", rich_help_panel=_DATA
-        ),
-    ] = None,
-    cohort: Annotated[Cohort, typer.Option(help="Which ICU stays.", rich_help_panel=_DATA)] = "sepsis3",
+    cohort: Annotated[Cohort, typer.Option(help="Which ICU stays.", rich_help_panel=DATA)] = "sepsis3",
     flag: Annotated[
-        str, typer.Option(help="TABLE.COLUMN that marks the stays of --cohort flag.", rich_help_panel=_DATA)
+        str, typer.Option(help="TABLE.COLUMN that marks the stays of --cohort flag.", rich_help_panel=DATA)
     ] = "",
-    stays: Annotated[Stays, typer.Option(help="ICU stays of a patient.", rich_help_panel=_DATA)] = "first",
-    label: Annotated[Label, typer.Option(help="Death where.", rich_help_panel=_DATA)] = "in_hospital",
+    stays: Annotated[Stays, typer.Option(help="ICU stays of a patient.", rich_help_panel=DATA)] = "first",
+    label: Annotated[Label, typer.Option(help="Death where.", rich_help_panel=DATA)] = "in_hospital",
     profile: Annotated[
         Profile,
-        typer.Option(help="early: only what is known by then; paper: retrospective, leaks.", rich_help_panel=_DATA),
+        typer.Option(help="early: only what is known by then; paper: retrospective, leaks.", rich_help_panel=DATA),
     ] = "early",
     units: Annotated[
         str | None,
         typer.Option(
-            help="Only these care units, comma-separated (MICU,SICU); all unless given.", rich_help_panel=_DATA
+            help="Only these care units, comma-separated (MICU,SICU); all unless given.", rich_help_panel=DATA
         ),
     ] = None,
-    encoder: Annotated[
-        str,
-        typer.Option(help="Note encoder: minilm, none, a folder, or a Hugging Face id.", rich_help_panel=_DATA),
-    ] = "minilm",
-    heldout: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of patients held out for the server.", rich_help_panel=_DATA)
-    ] = 0.2,
-    smallest_cell: Annotated[
-        int,
-        typer.Option(min=1, help="A unit with fewer training patients takes no part.", rich_help_panel=_DATA),
-    ] = 10,
-    rounds: Annotated[int | None, typer.Option(help="Federated rounds.", rich_help_panel=_TRAINING)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_TRAINING)] = 1,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other run-config key; repeatable.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
+    encoder: EncoderOption = "minilm",
+    heldout: HeldoutOption = 0.2,
+    smallest_cell: SmallestCellOption = 10,
+    rounds: RoundsOption = None,
+    seed: SeedOption = 1,
+    settings: SettingsOption = None,
     baselines: Annotated[
-        bool, typer.Option(help="Also train pooled and local-only models.", rich_help_panel=_TRAINING)
+        bool, typer.Option(help="Also train pooled and local-only models.", rich_help_panel=TRAINING)
     ] = True,
-    out: Annotated[Path, typer.Option(help="Run folder.", rich_help_panel=_RUN)] = Path("runs/simulation"),
-    replace: Annotated[bool, typer.Option(help="Run again into an existing run folder.", rich_help_panel=_RUN)] = False,
+    out: OutOption = Path("runs/simulation"),
+    replace: ReplaceOption = False,
 ) -> None:
     """Train one sepsis-prognosis model over care units as hospitals, on this machine.
 
@@ -86,36 +88,51 @@ def simulate(
       consilium-simulate                                  the default
       consilium-simulate --mimic ~/mimic-iv-3.1 --rounds 30 --out runs/mimic
       consilium-simulate --synthetic 20000 --units MICU,SICU --set batch-size=128
+      consilium-simulate --site my-site.yaml              another format, through its mapping
     """
     if context.invoked_subcommand is not None:
         return
+    from client.site import load_site
     from shared_model.config import RunConfig
     from simulations import experiment
     from simulations.screen import Screen
 
-    if mimic is not None and synthetic is not None:
-        raise ConfigError("--mimic and --synthetic: give one of them")
-    if (cohort == "flag") != bool(flag):
+    config = None if site is None else load_site(site)
+    source = source_of(mimic, synthetic, seed=seed, site=config)
+    chosen = {"cohort": cohort, "flag": flag, "stays": stays, "encoder": encoder}
+    study: dict[str, Scalar] = {"label": label, "profile": profile}
+    if config is not None:
+        chosen, study = _unless_given(context, config, chosen, study)
+    if (chosen["cohort"] == "flag") != bool(chosen["flag"]):
         raise ConfigError("--cohort flag and --flag TABLE.COLUMN need each other")
-    overrides = {"label": label, "profile": profile} | _parse_settings(settings or []) | {"seed": seed}
-    if rounds is not None:
-        overrides["rounds"] = rounds
+    changes = study | overrides_of(settings, rounds) | {"seed": seed}
     scenario = experiment.Scenario(
-        mimic=mimic,
-        patients=DEFAULT_PATIENTS if synthetic is None else synthetic,
-        cohort=cohort,
-        flag=flag,
-        stays=stays,
+        source=source,
         units=None if units is None else [name.strip() for name in units.split(",") if name.strip()],
-        encoder=encoder,
         heldout_fraction=heldout,
         smallest_cell=smallest_cell,
         baselines=baselines,
-        config=RunConfig.from_flat(RunConfig().to_flat() | overrides),
+        config=RunConfig.from_flat(RunConfig().to_flat() | changes),
+        **chosen,
     )
     with Screen() as screen:
         results = experiment.simulate(scenario, out, screen, replace=replace)
     screen.summary(results, out)
+
+
+def _unless_given(
+    context: typer.Context, site: "SiteConfig", chosen: dict[str, Any], study: "dict[str, Scalar]"
+) -> "tuple[dict[str, Any], dict[str, Scalar]]":
+    """Cohort and study of a site's YAML, but for what the command line says. A cohort and its flag go together."""
+    sources = {name: context.get_parameter_source(name) for name in (*chosen, *study)}
+    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+    if given & {"cohort", "flag"}:
+        given |= {"cohort", "flag"}
+    of_site = {name.replace("_", "-"): value for name, value in site.study.model_dump().items()}
+    return (
+        {name: value if name in given else getattr(site, name) for name, value in chosen.items()},
+        of_site | {name: value for name, value in study.items() if name in given},
+    )
 
 
 @app.command()
@@ -141,17 +158,4 @@ def export(
 
 def main() -> None:
     """Console script."""
-    run(app, interrupted="interrupted: every process was stopped; the run folder is partial (results.json says so)")
-
-
-def _parse_settings(settings: list[str]) -> dict[str, bool | int | float | str]:
-    """``key=value`` pairs with YAML scalars. Raises ConfigError for a pair without '='."""
-    import yaml
-
-    pairs: dict[str, bool | int | float | str] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: write KEY=VALUE")
-        pairs[key.strip()] = yaml.safe_load(value)
-    return pairs
+    run(app, interrupted="interrupted: every process was stopped; the run folder is partial (its JSON says so)")

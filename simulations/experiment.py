@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from client.prepare import prepare_mimic
+from client.prepare import prepare
 from server.checkpoint import load_released
 from server.evaluation import evaluate_predictions
 from server.report import write_report
@@ -29,7 +29,7 @@ from shared_model.study import Cohort, Stays
 from simulations.baselines import POOLED, Baseline, run_baselines
 from simulations.partition import Partition, partition_by_unit
 from simulations.runner import Event, run_federation
-from simulations.synthetic import write_hospitals
+from simulations.sources import Patients, Source
 
 RESULTS, REPORT = "results.json", "report.html"
 
@@ -49,10 +49,9 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What to simulate. ``mimic`` None: ``patients`` synthetic ones, written into the run folder."""
+    """What to simulate: whose patients, which of their stays, how they are divided, and how to train."""
 
-    mimic: Path | None = None
-    patients: int = 16_000
+    source: Source
     cohort: Cohort = "sepsis3"
     flag: str = ""
     stays: Stays = "first"
@@ -70,41 +69,20 @@ def simulate(scenario: Scenario, out: Path, watcher: Watcher, *, replace: bool =
     Raises RunFolderError when ``out`` exists (unless ``replace`` and it is a run), and what its stages raise. A run
     that does not end leaves ``out`` with a results.json whose status is 'partial'.
     """
-    clock = _Clock(watcher)
-    claim_folder(out, replace=replace)
-    config = scenario.config.model_copy(
-        update={"output": str(out.resolve()), "heldout": str((out / "stores" / "heldout").resolve())}
-    )
+    clock = Clock(watcher)
+    claim_folder(out, RESULTS, replace=replace)
+    config = placed(scenario.config, out, out / "stores" / "heldout")
     _partial(config).write(out / RESULTS)
-    with clock.stage("writing synthetic hospitals" if scenario.mimic is None else "checking the MIMIC-IV folder"):
-        source, described_as = _source(scenario, out, watcher)
+    with clock.stage(scenario.source.task):
+        patients = open_patients(scenario, out, watcher)
     with clock.stage("preparing"):
-        prepare_mimic(
-            source,
-            out / "stores" / "all",
-            cohort=scenario.cohort,
-            study=config.study,
-            stays=scenario.stays,
-            flag=scenario.flag,
-            encoder=scenario.encoder,
-            described_as=described_as,
-            on_stage=lambda name: watcher.stage(f"preparing: {name}"),
-            resumable=False,  # a run that was interrupted is begun anew
-        )
+        prepare_store(scenario, patients, out / "stores" / "all", watcher)
     with clock.stage("partitioning by care unit"):
-        partition = partition_by_unit(
-            out / "stores" / "all",
-            out / "stores",
-            units=scenario.units,
-            heldout_fraction=scenario.heldout_fraction,
-            seed=config.seed,
-            smallest_cell=scenario.smallest_cell,
-        )
-    config = config.model_copy(update={"expected_sites": len(partition.sites)})
+        partition = split_store(scenario, out / "stores" / "all", out / "stores")
     with clock.stage("federated training"):
-        results = run_federation(config, partition.configs, out / "flower", on_event=watcher.event)
-    if results.data is not None:
-        results.data.oracle_auroc = oracle_auroc(source / "truth.parquet", partition.heldout)
+        results = federate(config, partition, out, watcher)
+    if results.data is not None and patients.truth is not None:
+        results.data.oracle_auroc = oracle_auroc(patients.truth, partition.heldout)
     if scenario.baselines:
         with clock.stage("baselines: pooled and local-only"):
             results.comparison = compare(results, partition, config, out, watcher)
@@ -116,13 +94,57 @@ def simulate(scenario: Scenario, out: Path, watcher: Watcher, *, replace: bool =
     return results
 
 
-def claim_folder(out: Path, *, replace: bool) -> None:
-    """Make an empty run folder. Raises RunFolderError rather than touch anything that is not a run."""
+def open_patients(scenario: Scenario, out: Path, watcher: Watcher) -> Patients:
+    """The scenario's patients; synthetic ones are written into ``out/data``."""
+    return scenario.source.open(out / "data", flag=scenario.flag, on_progress=watcher.count)
+
+
+def prepare_store(scenario: Scenario, patients: Patients, store: Path, watcher: Watcher) -> None:
+    """Prepare the patients for the scenario's study. A store that was prepared of the same is left as it is."""
+    prepare(
+        patients.extract,
+        store,
+        cohort=scenario.cohort,
+        study=scenario.config.study,
+        stays=scenario.stays,
+        encoder=scenario.encoder,
+        described_as=patients.described_as,
+        on_stage=lambda name: watcher.stage(f"preparing: {name}"),
+        resumable=False,  # a run that was interrupted is begun anew
+    )
+
+
+def split_store(scenario: Scenario, store: Path, out: Path) -> Partition:
+    """The held-out set and a hospital a care unit, into ``out``; who is held out follows from the config's seed."""
+    return partition_by_unit(
+        store,
+        out,
+        units=scenario.units,
+        heldout_fraction=scenario.heldout_fraction,
+        seed=scenario.config.seed,
+        smallest_cell=scenario.smallest_cell,
+    )
+
+
+def placed(config: RunConfig, out: Path, heldout: Path) -> RunConfig:
+    """The config of a run that writes to ``out`` and is evaluated on ``heldout``."""
+    return config.model_copy(update={"output": str(out.resolve()), "heldout": str(heldout.resolve())})
+
+
+def federate(config: RunConfig, partition: Partition, out: Path, watcher: Watcher) -> RunResults:
+    """One federation of the hospitals of a partition; its model, results and report lie in ``out``."""
+    config = placed(config, out, partition.heldout).model_copy(update={"expected_sites": len(partition.sites)})
+    return run_federation(config, partition.configs, out / "flower", on_event=watcher.event)
+
+
+def claim_folder(out: Path, mark: str, *, replace: bool) -> None:
+    """Make an empty run folder. Raises RunFolderError rather than touch anything that is not a run: ``mark`` is the
+    file that every run of its kind holds."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not replace:
             raise RunFolderError(f"{out}: exists; choose another --out, or --replace to run again into it")
-        if not (out / RESULTS).is_file():
-            raise RunFolderError(f"{out}: holds no {RESULTS}, so it is not a run and --replace leaves it alone")
+        if not (out / mark).is_file():
+            raise RunFolderError(f"{out}: holds no {mark}, so it is not a run and --replace leaves it alone")
         shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -176,15 +198,6 @@ def _row(model: str, evaluation: Evaluation) -> ComparisonRow:
     return ComparisonRow(model=model, auroc=evaluation.metrics["auroc"], auprc=evaluation.metrics["auprc"])
 
 
-def _source(scenario: Scenario, out: Path, watcher: Watcher) -> tuple[Path, str]:
-    """The MIMIC-IV folder to read, and how reports call it."""
-    if scenario.mimic is not None:
-        return scenario.mimic, scenario.mimic.resolve().name
-    folder, seed = out / "data", scenario.config.seed
-    write_hospitals(folder, patients=scenario.patients, seed=seed, on_progress=watcher.count)
-    return folder, f"synthetic, {scenario.patients:,} patients, seed {seed}"
-
-
 def _partial(config: RunConfig) -> RunResults:
     """What a run folder says before the ServerApp has said anything."""
     return RunResults(
@@ -200,7 +213,7 @@ def _overhead(results: RunResults) -> float | None:
     return sum(results.timing.rounds) / ideal if ideal else None
 
 
-class _Clock:
+class Clock:
     """Seconds of each stage, in order."""
 
     def __init__(self, watcher: Watcher) -> None:

@@ -28,6 +28,7 @@ _OF_THE_EXTRACT = {
     "flow",
     "row_checks",
     "event_checks",
+    "mapping",  # only where the extract was mapped
 }
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from server.report import leaks
-from server.results import Estimate, RunResults
+from server.results import ComparisonRow, Estimate, RunResults
 from simulations.runner import Event
 
 
@@ -68,13 +68,7 @@ class Screen:
 
     def summary(self, results: RunResults, out: Path) -> None:
         """The comparison table and where to look."""
-        table = Table("model", "AUROC (95 % CI)", "AUPRC (95 % CI)", "own unit's AUROC", box=None, pad_edge=False)
-        for row in results.comparison:
-            own = _estimate(row.own_unit_auroc) if row.own_unit_auroc else ""
-            table.add_row(row.model, _estimate(row.auroc), _estimate(row.auprc), own)
-        if results.data and results.data.oracle_auroc is not None:
-            table.add_row("best possible (true risk)", f"{results.data.oracle_auroc:.3f}", "", "")
-        self.console.print(table)
+        self.compare(results.comparison, results.data.oracle_auroc if results.data else None)
         alarms = [f"leak alarm, AUROC {place}: a bug until proven otherwise" for place in leaks(results)]
         for warning in [*alarms, *results.warnings]:
             self.console.print(f"note: {warning}", style="yellow", markup=False)
@@ -82,6 +76,16 @@ class Screen:
         if overhead:
             self.console.print(f"federation overhead: {overhead:.2f} x local training")
         self.console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
+
+    def compare(self, rows: list[ComparisonRow], oracle_auroc: float | None = None) -> None:
+        """A line for each model."""
+        table = Table("model", "AUROC (95 % CI)", "AUPRC (95 % CI)", "own unit's AUROC", box=None, pad_edge=False)
+        for row in rows:
+            own = _estimate(row.own_unit_auroc) if row.own_unit_auroc else ""
+            table.add_row(row.model, _estimate(row.auroc), _estimate(row.auprc), own)
+        if oracle_auroc is not None:
+            table.add_row("best possible (true risk)", f"{oracle_auroc:.3f}", "", "")
+        self.console.print(table)
 
     def _close_stage(self) -> None:
         if self._task is not None:

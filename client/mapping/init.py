@@ -60,11 +60,15 @@ def write_start(folder: Path, like: str, out: Path) -> None:
     out.write_text(text, encoding="utf-8")
 
 
-def _shipped() -> dict[str, str]:
-    """The shipped configs by name: beside the sources, or inside the installed package."""
+def shipped_configs() -> Path:
+    """The folder of the shipped configs: beside the sources, or inside the installed package."""
     beside = Path(__file__).resolve().parents[2] / "site_configs"
-    place = beside if beside.is_dir() else Path(str(resources("client").joinpath("site_configs")))
-    texts = {file.stem: file.read_text(encoding="utf-8") for file in sorted(place.glob("*.yaml"))}
+    return beside if beside.is_dir() else Path(str(resources("client").joinpath("site_configs")))
+
+
+def _shipped() -> dict[str, str]:
+    """The shipped configs that extend no other, by name."""
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in sorted(shipped_configs().glob("*.yaml"))}
     return {name: text for name, text in texts.items() if not re.search(r"(?m)^extends:", text)}
 
 
