@@ -42,7 +42,8 @@ def evaluate(
     """Apply a released model to a prepared store and print its metrics as JSON; prints no patient's values."""
     from server.checkpoint import load_released
     from server.evaluation import evaluate_predictions
-    from shared_model.batch import Scaler, open_store
+    from shared_model.batch import open_store
+    from shared_model.inputs import Scaler
     from shared_model.manifest import check_contract
     from shared_model.predict import best_device, predict
 
