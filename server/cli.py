@@ -39,20 +39,22 @@ def evaluate(
     store: Annotated[Path, typer.Argument(help="A prepared store.", metavar="STORE")],
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the 95 % intervals.")] = 1000,
 ) -> None:
-    """Apply a released model to a prepared store and print its metrics as JSON; prints no patient's values."""
+    """Apply a released model to a prepared store and print its metrics, by unit, sex and age too, as JSON; prints no
+    patient's values."""
     from server.checkpoint import load_released
     from server.evaluation import evaluate_predictions
     from shared_model.batch import open_store
     from shared_model.inputs import Scaler
-    from shared_model.manifest import check_contract
+    from shared_model.manifest import check_contract, read_manifest, study_of
     from shared_model.predict import best_device, predict
 
     network, plan, threshold = load_released(model)
     check_contract(store, plan.contract)
     data, device = open_store(store, verify=True), best_device()
     scores_N = predict(network.to(device), data, Scaler(plan), device)
-    found = evaluate_predictions(scores_N, data, threshold=threshold, resamples=bootstrap, seed=0)
-    typer.echo(json.dumps({name: estimate.model_dump() for name, estimate in found.metrics.items()}, indent=1))
+    static = study_of(read_manifest(store)).static
+    found = evaluate_predictions(scores_N, data, threshold=threshold, resamples=bootstrap, seed=0, static=static)
+    typer.echo(found.model_dump_json(indent=1, exclude={"roc", "precision_recall", "calibration"}))
 
 
 @app.command()

@@ -7,7 +7,10 @@ a site calls itself. The order of the page is the order of this file.
 """
 
 from server.report_cohort import COHORT
+from server.report_features import FEATURES
+from server.report_groups import GROUPS
 from server.report_style import MACROS
+from server.report_tuning import TUNING
 
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -70,8 +73,15 @@ is among the inputs; in a unit with a handful of deaths it can be chance.</p>
 
 _PERFORMANCE = """
 <section>
-<h2>Held-out performance</h2>
-{% if run.heldout %}
+<h2>{{ where|capitalize }} performance</h2>
+{% if shown %}
+{% if not run.heldout %}
+<div class="box">
+<h2>There is no held-out set</h2>
+<p>These figures are on the sites\u2019 own validation patients. Each site sent a histogram of its predicted risks;
+merged, they give every figure exactly for risks rounded to 0.005: each patient counts with the middle of the bar. The
+same patients chose the round and the threshold, so the figures are a little too good.</p></div>
+{% endif %}
 <div class="figures">
 {{ figure("roc", "ROC curve", "Every threshold at once: deaths found against survivors flagged. The dot is the
 threshold chosen on the sites\u2019 validation patients.", "Not defined: it needs deaths and survivors.") }}
@@ -83,16 +93,16 @@ of
 patients; bars are 95\u00a0% Wilson intervals.", "No patients to group by risk.") }}
 </div>
 <dl class="metrics">
-{% for name, text in [("auroc", "AUROC"), ("auprc", "AUPRC"), ("brier", "Brier score"), ("log_loss", "Log
-loss"),
- ("sensitivity", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"), ("f1", "F1")] %}
-{% set e = run.heldout.metrics.get(name) %}
+{% for name, text in [("auroc", "AUROC"), ("auprc", "AUPRC"), ("brier", "Brier score"), ("log_loss", "Log loss"),
+ ("calibration_slope", "Calibration slope"), ("sensitivity", "Sensitivity"), ("specificity", "Specificity"),
+ ("accuracy", "Accuracy"), ("f1", "F1"), ("calibration_intercept", "Calibration intercept")] %}
+{% set e = shown.metrics.get(name) %}
 <div><dt>{{ text }}</dt><dd class="value">{{ (e.value if e else none)|number }}</dd>
 <dd class="note">{{ e|interval }}</dd></div>
 {% endfor %}
 </dl>
-<p class="hint">The last four at the threshold of {{ run.heldout.threshold|number }}. In parentheses the
-95\u00a0%
+<p class="hint">Sensitivity, specificity, accuracy and F1 at the threshold of {{ shown.threshold|number }}. Calibration
+is right at slope 1 and intercept 0; a slope below 1 says that risks are too extreme. In parentheses the 95\u00a0%
 bootstrap interval over patients.</p>
 {% else %}
 <p class="missing">This run has no held-out evaluation.</p>
@@ -103,8 +113,8 @@ bootstrap interval over patients.</p>
 {% if run.rounds %}
 <div class="figures">
 {{ figure("validation", "Validation AUROC by round", "The model after each round, on the sites\u2019
-validation patients. The dashed line is the kept model on the held-out set.", "No site reported a validation
-AUROC.") }}
+validation patients." ~ (" The dashed line is the kept model on the held-out set." if run.heldout),
+"No site reported a validation AUROC.") }}
 {{ figure("loss", "Loss by round", "Mean focal loss: in training during the round, and of the model after it on
 the validation patients.", "No finite loss was reported.") }}
 {{ figure("rate", "Learning rate by round", "The rate that every site used in the round.",
@@ -131,7 +141,7 @@ one place, and by one unit alone. All on the whole held-out set.</p>
 {% for row in run.comparison %}
 {% set kind = row.model if row.model in ("federated", "pooled") else "local" %}
 <tr><th class="name" scope="row">{{ row.model }}</th>
-<td class="plot">{{ strip(comparison_scale, [(kind, row.auroc)]) }}</td>
+<td class="plot">{{ strip(comparison_scale, [(kind, row.auroc)], federated) }}</td>
 <td class="n" data-label="AUROC">{{ estimate(row.auroc, "not defined") }}</td>
 <td class="n" data-label="AUPRC">{{ estimate(row.auprc, "not defined") }}</td></tr>
 {% endfor %}
@@ -144,31 +154,12 @@ one place, and by one unit alone. All on the whole held-out set.</p>
 rows.</p>
 {% endif %}
 </section>
+{% if unit_forest.lines or not site_forest.lines %}
 <section class="keep">
 <h2>By unit</h2>
-{% if units %}
+{% if unit_forest.lines %}
 <figure class="forest">
-<table>
-<thead><tr><th>Unit</th><th class="n">Held-out patients</th><th class="n">Deaths</th>
-<th class="plot">{{ axis(unit_scale) }}</th><th class="n">Federated AUROC (95\u00a0% CI)</th>
-<th class="n">Local-only AUROC (95\u00a0% CI)</th></tr></thead>
-<tbody>
-{% for row in units %}
-<tr><th class="name" scope="row">{{ row.unit }}</th>
-{% if row.refused and row.patients is none %}
-<td class="refused" colspan="5">not admitted: {{ row.refused }}</td></tr>
-{% else %}
-<td class="n" data-label="Patients">{{ row.patients|count }}</td>
-<td class="n" data-label="Deaths">{{ row.deaths|count }}</td>
-<td class="plot{{ '' if row.drawn else ' empty' }}">
-{{- strip(unit_scale, [("federated", row.federated), ("local", row.local)]) }}</td>
-<td class="n" data-label="Federated">{{ estimate(row.federated, row.words) }}</td>
-<td class="n" data-label="Local-only">{{ estimate(row.local) }}
-{% if row.refused %}<br><span class="refused">not admitted: {{ row.refused }}</span>{% endif %}</td></tr>
-{% endif %}
-{% endfor %}
-</tbody>
-</table>
+{{ forest(unit_forest) }}
 <figcaption>AUROC with 95\u00a0% CI on the unit\u2019s own held-out patients. {{ key("federated",
 "federated") }}
 {{ key("local", "trained by the unit alone") }} {{ key("reference", "federated, all units") }}</figcaption>
@@ -177,6 +168,7 @@ rows.</p>
 <p class="missing">No unit was evaluated.</p>
 {% endif %}
 </section>
+{% endif %}
 """
 
 _PEOPLE = """
@@ -264,15 +256,14 @@ class="n">Seconds</th><th>Missing</th></tr></thead>
 <section class="keep">
 <h2>How to read this</h2>
 <p>AUROC is the chance that a patient who died was given a higher risk than one who lived: 0.5 is a coin, 1 is
-perfect. AUPRC is the precision averaged over recall, and has to be read against the prevalence. Intervals
-come
-from resampling held-out patients; two models whose intervals overlap may still differ, since both saw the
+perfect. AUPRC is the precision averaged over recall, and has to be read against the prevalence. Intervals come
+from resampling patients; two models whose intervals overlap may still differ, since both saw the
 same
 patients. Ranking well is not enough to act on a risk: calibration shows whether 20\u00a0% means one in five.
 A unit
-with few deaths has a wide interval, and its AUROC says little. No patient of the held-out set was used to
-train,
-to choose the round, or to choose the threshold. This is a research result and not a medical device.</p>
+with few deaths has a wide interval, and its AUROC says little. {% if run.heldout %}No patient of the held-out set was
+used to train, to choose the round, or to choose the threshold.{% endif %} This is a research result and
+not a medical device.</p>
 </section>
 <footer>Drawn from results.json alone, by consilium {{ run.consilium_version }}. This page loads nothing and
 runs
@@ -282,4 +273,5 @@ no script.</footer>
 </html>
 """
 
-PAGE = MACROS.strip() + "\n" + _HEAD + _PERFORMANCE + _COMPARISON + _PEOPLE + COHORT + _RECORD
+_SECTIONS = (_HEAD, _PERFORMANCE, _COMPARISON, GROUPS, TUNING, FEATURES, _PEOPLE, COHORT, _RECORD)
+PAGE = MACROS.strip() + "\n" + "".join(_SECTIONS)

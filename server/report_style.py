@@ -37,7 +37,7 @@ section { margin-top: 44px; padding-top: 20px; border-top: 1px solid var(--rule)
 
 .facts, .metrics { display: grid; grid-template-columns: repeat(4, 1fr); margin: 30px 0 0; gap: 22px 28px; }
 .facts div, .metrics div { border-top: 2px solid var(--ink); padding-top: 7px; min-width: 0; }
-.metrics { grid-template-columns: repeat(8, 1fr); gap: 16px; margin: 26px 0 14px; }
+.metrics { grid-template-columns: repeat(5, 1fr); gap: 16px; margin: 26px 0 14px; }
 .metrics div { border-top: 1px solid var(--rule); }
 .facts dt, .metrics dt { color: var(--soft); font-size: .85rem; line-height: 1.35; }
 .facts dd, .metrics dd { margin: 0; }
@@ -50,11 +50,11 @@ figure { margin: 0; min-width: 0; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 30px
   32px;
   margin-top: 18px; }
-.figures svg { display: block; width: 100%; height: auto; overflow: visible; }
+.figures svg, .beside svg { display: block; width: 100%; height: auto; overflow: visible; }
 .figures svg * { stroke-linejoin: round; }
 figure svg text { font-family: var(--sans) !important; }
-.figures h3 { font: 600 .95rem/1.4 var(--sans); margin: 0 0 .5em; }
-.figures .missing { border: 1px dashed var(--rule); padding: 2.2em 1.4em; margin: 0; text-align: center; }
+figure h3 { font: 600 .95rem/1.4 var(--sans); margin: 0 0 .5em; }
+figure .missing { border: 1px dashed var(--rule); padding: 2.2em 1.4em; margin: 0; text-align: center; }
 figcaption { font-size: .85rem; line-height: 1.45; margin-top: .6em; max-width: 44rem; }
 
 .scroll { overflow-x: auto; margin-top: 12px; }
@@ -89,6 +89,20 @@ td.bar { width: 30%; min-width: 7rem; }
 .strip .local { stroke: var(--orange); fill: #fff; stroke-width: 1.6; }
 .key { white-space: nowrap; margin-right: 1em; }
 .key svg { width: 26px; height: 9px; margin-right: 6px; display: inline-block; }
+.features { margin-top: 12px; }
+.features td, .features th { padding-top: 3px; padding-bottom: 3px; vertical-align: middle; }
+.features td.bar { width: 32%; min-width: 4rem; padding-right: 10px; }
+.features .bar svg { overflow: visible; margin: 0; }
+.features .bar line { stroke: var(--grey); stroke-width: 1; }
+.features .name { min-width: 0; white-space: nowrap; }
+.features tr.quiet .name { color: var(--soft); }
+.more { fill: var(--orange); }
+.less { fill: var(--blue); }
+.swatch { width: 12px; height: 9px; margin-right: 6px; display: inline-block; }
+.sum { margin-top: 14px; }
+.beside { display: grid; grid-template-columns: minmax(0, 22rem) minmax(0, 1fr); gap: 30px 36px; margin-top: 18px; }
+.beside > .scroll { margin-top: 0; }
+.chosen th, .chosen td { background: #fdf5ec; font-weight: 600; }
 
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--blue); font-weight: 600; padding: 4px 0; }
@@ -102,7 +116,6 @@ summary { cursor: pointer; color: var(--blue); font-weight: 600; padding: 4px 0;
 footer { margin-top: 44px; padding-top: 14px; border-top: 1px solid var(--rule); color: var(--soft);
   font-size: .85rem; }
 
-@media (max-width: 1000px) { .metrics { grid-template-columns: repeat(4, 1fr); } }
 @media screen and (max-width: 700px) {
   main { padding: 26px 16px 48px; }
   section { margin-top: 34px; }
@@ -112,10 +125,13 @@ footer { margin-top: 44px; padding-top: 14px; border-top: 1px solid var(--rule);
   .metrics dd { display: inline; }
   td.bar { min-width: 4.5rem; }
   th, td { padding-right: 12px; }
+  .features .name { white-space: normal; overflow-wrap: normal; }
+  .features td, .features th { padding-right: 8px; }
   .pairs { columns: 1; }
   .pairs.wide div, .pairs div { grid-template-columns: 2fr 3fr; }
 }
 @media screen and (max-width: 860px) {
+  .beside { grid-template-columns: minmax(0, 1fr); }
   .forest table, .forest thead, .forest tbody { display: block; }
   .forest tr { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 14px; padding: 9px 0 7px;
     border-bottom: 1px solid var(--rule); }
@@ -142,7 +158,7 @@ footer { margin-top: 44px; padding-top: 14px; border-top: 1px solid var(--rule);
   figcaption, .hint { font-size: 8pt; }
   .facts .value { font-size: 16pt; }
   .facts { gap: 14px 18px; margin-top: 20px; }
-  .metrics { grid-template-columns: repeat(4, 1fr); gap: 6px 18px; font-size: 9pt; margin: 14px 0 8px; }
+  .metrics { gap: 6px 18px; font-size: 9pt; margin: 14px 0 8px; }
   .metrics dd { display: inline; }
   .scroll { overflow: visible; }
   table { font-size: 8.5pt; }
@@ -169,11 +185,11 @@ MACROS = """
 {% endif %}
 </figure>
 {% endmacro %}
-{% macro strip(scale, marks) %}
+{% macro strip(scale, marks, reference) %}
 <svg class="strip" role="img" aria-label="{% for kind, e in marks if e and e.value is known %}{{ kind }}
  {{ e.value|number }} {{ e|interval }} {% else %}no value{% endfor %}">
-{% if federated is not none %}
-<line class="reference" y1="0" y2="100%" x1="{{ scale.at(federated) }}" x2="{{ scale.at(federated) }}"/>
+{% if reference is not none %}
+<line class="reference" y1="0" y2="100%" x1="{{ scale.at(reference) }}" x2="{{ scale.at(reference) }}"/>
 {% endif %}
 {% for kind, e in marks if e and e.value is known %}
 {% set y = "%d%%" % (100 * loop.index / (loop.length + 1)) %}
@@ -198,9 +214,38 @@ MACROS = """
 {% if kind != "reference" %}<circle class="{{ kind }}" cx="50%" cy="50%" r="4"/>{% endif %}
 </svg>{{ words }}</span>
 {% endmacro %}
+{% macro swatch(kind, words) %}
+<span class="key"><svg class="swatch" aria-hidden="true" focusable="false"><rect class="{{ kind }}" width="100%"
+ height="100%"/></svg>{{ words }}</span>
+{% endmacro %}
 {% macro estimate(e, words="") %}
 {% if e and e.value is known %}{{ e.value|number }} <span class="ci">{{ e|interval }}</span>
 {%- else %}<span class="quiet">{{ words or "n/a" }}</span>{% endif %}
+{% endmacro %}
+{% macro forest(table) %}
+{% set scale = table.scale %}
+<table>
+<thead><tr><th>{{ table.first }}</th><th class="n">{{ table.patients }}</th><th class="n">Deaths</th>
+<th class="plot">{{ axis(scale) }}</th>
+{% for column in table.columns %}<th class="n">{{ column.head }} (95\u00a0% CI)</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in table.lines %}
+<tr><th class="name" scope="row">{{ line.name }}</th>
+{% if line.refused and line.patients is none %}
+<td class="refused" colspan="{{ 3 + table.columns|length }}">not admitted: {{ line.refused }}</td>
+{% else %}
+<td class="n" data-label="Patients">{{ line.patients|count }}</td>
+<td class="n" data-label="Deaths">{{ line.deaths|count }}</td>
+<td class="plot{{ "" if table.drawn(line) else " empty" }}">
+{{- strip(scale, table.marks(line), table.reference) }}</td>
+{% for column in table.columns %}
+<td class="n" data-label="{{ column.label }}">{{ estimate(line.estimates[loop.index0], line.words if loop.first) }}
+{% if loop.last and line.refused %}<br><span class="refused">not admitted: {{ line.refused }}</span>{% endif %}</td>
+{% endfor %}
+{% endif %}</tr>
+{% endfor %}
+</tbody>
+</table>
 {% endmacro %}
 {% macro pair(name, value) %}
 <div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>

@@ -4,14 +4,17 @@ Why one schema: the ServerApp writes it, the simulation adds the baselines to it
 nothing else, so a reader can re-draw every figure. ``RunResults.model_json_schema()`` is the machine-readable form;
 ``consilium-server schema`` prints it. Everything outside ``timing`` is identical for two runs with one seed.
 
-All metrics are on the patients of the server's held-out set, one stay a patient, unless a field says ``validation``.
+All metrics are on the patients of the server's held-out set, one stay a patient, unless a field says ``validation``:
+those are on the sites' validation patients, from score histograms, and so exact for scores rounded to the bins.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SMALLEST_SUBGROUP = 10  # patients; the estimates of fewer say nothing
 
 
 class _Document(BaseModel):
@@ -50,11 +53,25 @@ class UnitEvaluation(_Document):
     auroc: Estimate
 
 
-class Evaluation(_Document):
-    """One model on the held-out set.
+class SubgroupEvaluation(_Document):
+    """One model on the held-out patients of one sex or age band, at the threshold of the whole. The estimates of fewer
+    than ``SMALLEST_SUBGROUP`` patients are null."""
 
-    ``metrics`` has auroc, auprc, brier, log_loss, and, at ``threshold``, accuracy, sensitivity, specificity and f1.
-    ``threshold`` was chosen on the validation patients of the sites (best Youden index), never here.
+    group: Literal["sex", "age"]
+    name: str = Field(description="'female', '45-64'; 'unknown' where it was not recorded")
+    patients: int
+    deaths: int
+    auroc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+class Performance(_Document):
+    """One model on one set of patients.
+
+    ``metrics`` has auroc, auprc, brier, log_loss, calibration_intercept and calibration_slope (0 and 1 when risks are
+    right), and, at ``threshold``, accuracy, sensitivity, specificity and f1. ``threshold`` was chosen on the validation
+    patients of the sites (best Youden index).
     """
 
     patients: int
@@ -64,7 +81,75 @@ class Evaluation(_Document):
     roc: Curve = Field(description="x: 1 - specificity, y: sensitivity")
     precision_recall: Curve = Field(description="x: recall, y: precision")
     calibration: list[CalibrationBin]
+
+
+class Evaluation(Performance):
+    """One model on the held-out set, which chose neither the model nor the threshold."""
+
     by_unit: list[UnitEvaluation]
+    subgroups: list[SubgroupEvaluation] = Field(default_factory=list)
+
+
+class SiteValidation(_Document):
+    """The federation's model on the validation patients of one site; no patients where the site withheld them all."""
+
+    site: str
+    patients: int
+    deaths: int
+    auroc: Estimate
+    personal_auroc: Estimate | None = Field(default=None, description="of the model that the site personalised")
+
+
+class FederatedValidation(Performance):
+    """One model on the validation patients of all sites, from merged score histograms: every score is the middle of
+    its bin. Round and threshold were chosen on the same patients, which flatters a little."""
+
+    sites: list[SiteValidation] = Field(default_factory=list)
+
+
+class LeftOutSite(_Document):
+    """Whether the model carries over to a hospital it has never seen, on that site's validation patients."""
+
+    site: str
+    patients: int
+    deaths: int
+    auroc: Estimate = Field(description="of the model that the other sites trained")
+    inside_auroc: Estimate | None = Field(default=None, description="of the model that all sites trained")
+
+
+class FeatureSummary(_Document):
+    """One feature before the model: what it tells of death, and how the plan treats it."""
+
+    name: str
+    kind: Literal["static", "series"]
+    missing: float = Field(description="share of training patients without it")
+    mutual_information: float | None = Field(default=None, description="with death, in nats")
+    correlation: float | None = Field(default=None, description="point-biserial, with death")
+    kept: bool = True
+    reason: str = Field(default="", description="why it is dropped; empty when it is kept")
+    imputation: Literal["mean", "median", "mode"]
+    scaling: Literal["zscore", "minmax"]
+    normal: bool = Field(description="near enough to a normal distribution")
+
+
+class Trial(_Document):
+    """One setting of the tuned parameters, cross-validated."""
+
+    settings: dict[str, str | int | float | bool]
+    fold_auroc: list[float | None]
+    mean: float | None = Field(default=None, description="AUROC, mean of the folds")
+    sd: float | None = Field(default=None, description="AUROC, standard deviation of the folds")
+    mean_loss: float | None = None
+    status: str = "complete"
+
+
+class Tuning(_Document):
+    """A search over settings, by cross-validation inside the training patients."""
+
+    folds: int
+    parameters: list[str]
+    trials: list[Trial]
+    best: int = Field(description="index into trials")
 
 
 class SiteSummary(_Document):
@@ -164,9 +249,18 @@ class RunResults(_Document):
     best_round: int | None = Field(default=None, description="the round whose model was kept, by validation AUROC")
     parameters: int = 0
     heldout: Evaluation | None = None
+    validation: FederatedValidation | None = None
+    leave_one_out: list[LeftOutSite] = Field(default_factory=list)
+    features: list[FeatureSummary] = Field(default_factory=list)
+    tuning: Tuning | None = None
     comparison: list[ComparisonRow] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list, description="degradations and alarms, each one sentence")
     timing: Timing = Field(default_factory=Timing)
+
+    @property
+    def performance(self) -> Performance | None:
+        """What the report leads with: the held-out set, or, where there is none, the sites' validation patients."""
+        return self.heldout or self.validation
 
     def write(self, path: Path) -> None:
         """Write atomically: a reader sees the old document or the new one."""

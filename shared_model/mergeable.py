@@ -48,6 +48,19 @@ class Validation:
         return sum(self.negatives) + sum(self.positives)
 
     @property
+    def deaths(self) -> int:
+        """Patients who died."""
+        return sum(self.positives)
+
+    @property
+    def cells(self) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+        """Score, death and patients of each filled bin of each class; the score is the middle of the bin."""
+        count_C = np.array([self.negatives, self.positives], dtype=np.int64).ravel()
+        score_C = np.tile((np.arange(SCORE_BINS) + 0.5) / SCORE_BINS, 2)
+        filled = count_C > 0
+        return score_C[filled], (np.arange(2 * SCORE_BINS) >= SCORE_BINS)[filled], count_C[filled]
+
+    @property
     def loss(self) -> float | None:
         """Mean loss; None when nobody was scored."""
         return self.loss_sum / self.count if self.count else None

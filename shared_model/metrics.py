@@ -1,11 +1,14 @@
 """Metrics from predictions, with patient-clustered bootstrap intervals.
 
 Why our own arithmetic: a thousand resamples of every model and unit in one vectorised pass; scikit-learn, which would
-do them one at a time, is the oracle in the tests. A weight of a stay is how often its patient was drawn.
+do them one at a time, is the oracle in the tests. A weight of a stay is how often its patient was drawn; a cell of a
+score histogram is a stay with the weight of its patients.
 
-Shape legend: N stays in ascending order of score, G groups of tied scores, R resamples.
+Shape legend: N stays (or cells of a histogram) in ascending order of score, G groups of tied scores, P patients,
+R resamples.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +16,19 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-METRICS = ("auroc", "auprc", "brier", "log_loss", "accuracy", "sensitivity", "specificity", "f1")
+METRICS = (
+    "auroc",
+    "auprc",
+    "brier",
+    "log_loss",
+    "accuracy",
+    "sensitivity",
+    "specificity",
+    "f1",
+    "calibration_intercept",
+    "calibration_slope",
+)
+NEWTON_STEPS, NEWTON_TOLERANCE = 20, 1e-6
 
 
 @dataclass(frozen=True)
@@ -44,12 +59,21 @@ def evaluate_scores(
 ) -> dict[str, Interval]:
     """Every metric of ``METRICS``; those at ``threshold`` call a death when score >= threshold."""
     order = np.argsort(score_N, kind="stable")
-    score_N, label_N, patient_N = score_N[order], label_N[order], patient_N[order]
-    point = _metrics(score_N, label_N, np.ones((1, len(score_N))), threshold)
-    blocks = [
-        _metrics(score_N, label_N, weights_RN, threshold) for weights_RN in _resamples(patient_N, resamples, seed)
-    ]
-    return {name: _interval(point[name], [b[name] for b in blocks]) for name in METRICS}
+    patients, place_N = np.unique(patient_N[order], return_inverse=True)
+    drawn = (draw_RP[:, place_N] for draw_RP in _resamples(np.ones(len(patients)), resamples, seed))
+    return _intervals(score_N[order], label_N[order], np.ones(len(order)), drawn, threshold)
+
+
+def evaluate_counts(
+    score_N: Floats, label_N: Bools, count_N: NDArray[np.int64], *, threshold: float, resamples: int, seed: int
+) -> dict[str, Interval]:
+    """The same of a score histogram: ``count_N`` patients have the score and the label of a cell.
+
+    Exact for scores that are rounded to the histogram's, and for a ``threshold`` at an edge of its bins.
+    """
+    order = np.argsort(score_N, kind="stable")
+    drawn = _resamples(count_N[order].astype(float), resamples, seed)
+    return _intervals(score_N[order], label_N[order], count_N[order].astype(float), drawn, threshold)
 
 
 def auroc(score_N: Floats, label_N: Bools) -> float | None:
@@ -82,12 +106,22 @@ def _above(score_N: Floats, label_N: Bools) -> tuple[Floats, Floats]:
     )
 
 
-def _resamples(patient_N: NDArray[np.int64], resamples: int, seed: int) -> list[Floats]:
-    """Weights of each stay in blocks of resamples; patients are drawn with replacement, with all their stays."""
-    patients, place_N = np.unique(patient_N, return_inverse=True)
-    rng, many = np.random.default_rng(seed), len(patients)
-    sizes = [min(100, resamples - start) for start in range(0, resamples, 100)]
-    return [rng.multinomial(many, np.full(many, 1 / many), size=size)[:, place_N].astype(float) for size in sizes]
+def _resamples(count_P: Floats, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each is drawn, in blocks of resamples: as many draws with replacement as ``count_P`` has patients."""
+    rng, many = np.random.default_rng(seed), count_P.sum()
+    for start in range(0, resamples if many else 0, 100):
+        yield rng.multinomial(int(many), count_P / many, size=min(100, resamples - start)).astype(float)
+
+
+def _intervals(
+    score_N: Floats, label_N: Bools, weight_N: Floats, drawn: Iterable[Floats], threshold: float
+) -> dict[str, Interval]:
+    """Point estimates with ``weight_N``, and their intervals over the ``drawn`` blocks of weights, shape [R, N]."""
+    if not len(score_N):
+        return dict.fromkeys(METRICS, Interval(None))
+    point = _metrics(score_N, label_N, weight_N[None], threshold)
+    blocks = [_metrics(score_N, label_N, weight_RN, threshold) for weight_RN in drawn]
+    return {name: _interval(point[name], [b[name] for b in blocks]) for name in METRICS}
 
 
 def _tied(score_N: Floats, label_N: Bools, weight_RN: Floats) -> _Tied:
@@ -102,6 +136,7 @@ def _metrics(score_N: Floats, label_N: Bools, weight_RN: Floats, threshold: floa
     hit_R, miss_R = weight_RN @ (called_N & label_N), weight_RN @ (~called_N & label_N)
     false_R, spared_R = weight_RN @ (called_N & ~label_N), weight_RN @ (~called_N & ~label_N)
     likelihood_N = np.clip(np.where(label_N, score_N, 1 - score_N), 1e-7, 1.0)
+    intercept_R, slope_R = _recalibration(score_N, label_N, weight_RN)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "auroc": _auroc(tied),
@@ -112,6 +147,8 @@ def _metrics(score_N: Floats, label_N: Bools, weight_RN: Floats, threshold: floa
             "sensitivity": hit_R / (hit_R + miss_R),
             "specificity": spared_R / (spared_R + false_R),
             "f1": 2 * hit_R / (2 * hit_R + false_R + miss_R),
+            "calibration_intercept": intercept_R,
+            "calibration_slope": slope_R,
         }
 
 
@@ -130,6 +167,31 @@ def _average_precision(tied: _Tied) -> Floats:
     called_RG = true_RG + np.cumsum(tied.negatives_RG[:, ::-1], axis=1)
     precision_RG = np.divide(true_RG, called_RG, out=np.zeros_like(true_RG), where=called_RG > 0)
     return np.asarray((precision_RG * gained_RG).sum(axis=1) / true_RG[:, -1])
+
+
+def _recalibration(score_N: Floats, label_N: Bools, weight_RN: Floats) -> tuple[Floats, Floats]:
+    """Intercept and slope of the logistic regression of death on the log-odds of the score (Cox 1958), by Newton.
+
+    0 and 1 when risks are right; a slope below 1 says that they are too extreme. NaN where no line fits best: one
+    class, one score, or classes that a threshold separates.
+    """
+    clipped_N = np.clip(score_N, 1e-7, 1 - 1e-7)
+    odds_N = np.log(clipped_N / (1 - clipped_N))
+    powers_N3 = np.stack([np.ones_like(odds_N), odds_N, odds_N**2], axis=1)
+    line_R2, step_R2 = np.tile([0.0, 1.0], (len(weight_RN), 1)), np.full((len(weight_RN), 2), np.inf)
+    with np.errstate(all="ignore"):
+        for _ in range(NEWTON_STEPS):
+            risk_RN = 1 / (1 + np.exp(-(line_R2[:, :1] + line_R2[:, 1:] * odds_N)))
+            error_R2 = weight_RN * (label_N - risk_RN) @ powers_N3[:, :2]
+            one_R, odds_R, square_R = (weight_RN * risk_RN * (1 - risk_RN) @ powers_N3).T
+            across_R2 = np.stack([square_R, one_R], axis=1) * error_R2 - odds_R[:, None] * error_R2[:, ::-1]
+            spread_R = one_R * square_R - odds_R**2
+            step_R2 = across_R2 / np.where(spread_R > 1e-9 * one_R * square_R, spread_R, np.nan)[:, None]
+            line_R2 = line_R2 + step_R2
+            if not (np.abs(step_R2) > NEWTON_TOLERANCE).any():
+                break
+    line_R2[~(np.abs(step_R2) <= NEWTON_TOLERANCE).all(axis=1)] = np.nan
+    return line_R2[:, 0], line_R2[:, 1]
 
 
 def _interval(point_1: Floats, blocks: list[Floats]) -> Interval:

@@ -39,7 +39,9 @@ _FLAGS = (
     "--v=0",
 )
 SAMPLE = Path(__file__).parents[1] / "unit" / "report_sample.py"
-sample_results: Callable[..., RunResults] = runpy.run_path(str(SAMPLE))["sample_results"]
+_SAMPLES = runpy.run_path(str(SAMPLE))
+sample_results: Callable[..., RunResults] = _SAMPLES["sample_results"]
+without_heldout: Callable[..., RunResults] = _SAMPLES["without_heldout"]
 
 pytestmark = pytest.mark.skipif(_BROWSER is None, reason=f"none of {', '.join(_BROWSERS)} is installed")
 
@@ -114,10 +116,13 @@ def test_the_request_check_sees_a_request(tmp_path: Path) -> None:
     assert "CONSOLE" in log
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 861, 1280])
-def test_no_sideways_scroll(tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "results"),
+    [(width, sample_results) for width in (320, 390, 768, 861, 1280)] + [(390, without_heldout)],
+)
+def test_no_sideways_scroll(tmp_path: Path, width: int, results: Callable[[], RunResults]) -> None:
     page = tmp_path / "frame.html"
-    page.write_text(_in_frame(render_report(sample_results()), width), encoding="utf-8")
+    page.write_text(_in_frame(render_report(results()), width), encoding="utf-8")
     dom, _ = _browse(tmp_path, page, "--window-size=1400,900", "--dump-dom")
     found = re.search(r'data-widths="(\d+)/(\d+)/(\d+)"', dom)
     assert found

@@ -101,7 +101,7 @@ def test_a_released_model_is_evaluated_from_the_command_line(small_run: Path) ->
     assert done.returncode == 0, done.stderr
     heldout = read_results(small_run / "results.json").heldout
     assert heldout is not None
-    assert json.loads(done.stdout)["auroc"]["value"] == pytest.approx(heldout.metrics["auroc"].value)
+    assert json.loads(done.stdout)["metrics"]["auroc"]["value"] == pytest.approx(heldout.metrics["auroc"].value)
 
 
 def test_an_existing_run_folder_is_left_alone(small_run: Path, tmp_path: Path) -> None:

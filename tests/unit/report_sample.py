@@ -13,11 +13,18 @@ from server.results import (
     DataSummary,
     Estimate,
     Evaluation,
+    FeatureSummary,
+    FederatedValidation,
     FlowStep,
+    LeftOutSite,
     RoundSummary,
     RunResults,
     SiteSummary,
+    SiteValidation,
+    SubgroupEvaluation,
     Timing,
+    Trial,
+    Tuning,
     UnitEvaluation,
 )
 
@@ -84,6 +91,8 @@ def _evaluation() -> Evaluation:
         "sensitivity": Estimate(value=float(sensitivity[chosen]), low=0.741, high=0.799),
         "specificity": Estimate(value=float(1 - false_alarms[chosen]), low=0.738, high=0.762),
         "f1": Estimate(value=0.428, low=0.403, high=0.451),
+        "calibration_intercept": Estimate(value=-0.212, low=-0.361, high=-0.058),
+        "calibration_slope": Estimate(value=0.917, low=0.842, high=0.996),
     }
     by_unit = [
         UnitEvaluation(
@@ -107,7 +116,155 @@ def _evaluation() -> Evaluation:
             if g.size
         ],
         by_unit=by_unit,
+        subgroups=_subgroups(),
     )
+
+
+def _subgroups() -> list[SubgroupEvaluation]:
+    nothing = Estimate(value=None)
+    rows = [
+        ("sex", "female", 2611, 318, 0.829),
+        ("sex", "male", 3229, 384, 0.812),
+        ("age", "18-44", 811, 41, 0.861),
+        ("age", "45-64", 1870, 190, 0.838),
+        ("age", "65-79", 2006, 262, 0.807),
+        ("age", "80+", 1149, 208, 0.772),
+        ("age", "unknown", 4, 1, 0.5),
+    ]
+    return [
+        SubgroupEvaluation(
+            group=group,
+            name=name,
+            patients=patients,
+            deaths=deaths,
+            auroc=_estimate(auroc, deaths, patients - deaths) if patients >= 10 else nothing,
+            sensitivity=_share(0.77, deaths) if patients >= 10 else nothing,
+            specificity=_share(0.75, patients - deaths) if patients >= 10 else nothing,
+        )
+        for group, name, patients, deaths, auroc in rows
+    ]
+
+
+def _share(value: float, count: int) -> Estimate:
+    half = 1.96 * math.sqrt(value * (1 - value) / count)
+    return Estimate(value=value, low=value - half, high=value + half)
+
+
+def sample_validation(*, personal: bool = True) -> FederatedValidation:
+    """The sites' own validation patients; half of the sites personalised their model."""
+    held, sites = _evaluation(), []
+    for number, unit in enumerate(held.by_unit):
+        better = 0.012 - 0.004 * number
+        own = _estimate((unit.auroc.value or 0) + better, unit.deaths, unit.patients - unit.deaths)
+        sites.append(
+            SiteValidation(
+                site=unit.unit,
+                patients=unit.patients,
+                deaths=unit.deaths,
+                auroc=unit.auroc,
+                personal_auroc=own if personal and number % 2 == 0 else None,
+            )
+        )
+    shared = {name: getattr(held, name) for name in FederatedValidation.model_fields if name != "sites"}
+    return FederatedValidation(**shared, sites=sites)
+
+
+def _leave_one_out() -> list[LeftOutSite]:
+    return [
+        LeftOutSite(
+            site=site.site,
+            patients=site.patients,
+            deaths=site.deaths,
+            auroc=_estimate((site.auroc.value or 0) - 0.02, site.deaths, site.patients - site.deaths),
+            inside_auroc=site.auroc,
+        )
+        for site in sample_validation().sites
+    ]
+
+
+FEATURES = {  # mutual information and correlation, made up
+    "sapsii": (0.061, 0.31),
+    "sofa_score": (0.052, 0.28),
+    "lactate_max": (0.047, 0.27),
+    "gcs_min": (0.041, -0.25),
+    "bun_max": (0.036, 0.21),
+    "urine_sum": (0.034, -0.19),
+    "age": (0.029, 0.16),
+    "bicarbonate_min": (0.026, -0.18),
+    "aniongap_max": (0.025, 0.19),
+    "vent_status": (0.024, 0.17),
+    "metastatic_solid_tumor": (0.022, 0.12),
+    "sbp_min": (0.021, -0.15),
+    "spo2_min": (0.019, -0.13),
+    "resp_rate_max": (0.017, 0.12),
+    "heart_rate_max": (0.015, 0.11),
+    "inr_max": (0.014, 0.12),
+    "creatinine_max": (0.013, 0.11),
+    "charlson_score": (0.012, 0.10),
+    "temperature_max": (0.008, -0.06),
+    "wbc_max": (0.007, 0.05),
+    "hemoglobin_min": (0.006, -0.05),
+    "sodium_max": (0.005, 0.04),
+    "platelets_min": (0.004, -0.06),
+    "chloride_min": (0.003, -0.02),
+    "male": (0.001, 0.01),
+    "height_last": (0.0, 0.0),
+}
+
+
+def _features() -> list[FeatureSummary]:
+    normal = ("age", "temperature_max", "sbp_min", "hemoglobin_min", "heart_rate_max")
+    found = [
+        FeatureSummary(
+            name=name,
+            kind="static",
+            missing=0.31 if name == "lactate_max" else 0.02,
+            mutual_information=information,
+            correlation=correlation,
+            kept=name != "lactate_max",
+            reason="31.0 % of patients lack it, more than 20 %" if name == "lactate_max" else "",
+            imputation="mean" if name in normal else "median",
+            scaling="zscore" if name in normal else "minmax",
+            normal=name in normal,
+        )
+        for name, (information, correlation) in FEATURES.items()
+    ]
+    series = {"heart_rate": 0.001, "sbp": 0.004, "crp": 0.93, "pct": 0.97}
+    return found + [
+        FeatureSummary(
+            name=name,
+            kind="series",
+            missing=missing,
+            kept=missing < 0.2,
+            reason="" if missing < 0.2 else f"{100 * missing:.1f} % of patients lack it, more than 20 %",
+            imputation="mean",
+            scaling="zscore",
+            normal=True,
+        )
+        for name, missing in series.items()
+    ]
+
+
+def _trial(settings: dict[str, str | int | float | bool], mean: float, number: int) -> Trial:
+    folds = [mean + 0.011 * math.sin(7.0 * number + fold) for fold in range(5)]
+    average = sum(folds) / 5
+    sd = math.sqrt(sum((fold - average) ** 2 for fold in folds) / 4)
+    return Trial(settings=settings, fold_auroc=list(folds), mean=average, sd=sd, mean_loss=0.1 - 0.08 * average)
+
+
+def sample_tuning(*, several: bool = True) -> Tuning:
+    """A grid over two parameters with one failed trial; or one learning rate over three decades."""
+    if not several:
+        means = {1e-4: 0.781, 3e-4: 0.806, 1e-3: 0.824, 3e-3: 0.827, 1e-2: 0.809, 3e-2: 0.744}
+        trials = [_trial({"learning-rate": rate}, mean, n) for n, (rate, mean) in enumerate(means.items())]
+        return Tuning(folds=5, parameters=["learning-rate"], trials=trials, best=3)
+    trials = [
+        _trial({"learning-rate": rate, "dropout": dropout}, 0.825 - 20 * abs(rate - 0.001) - 0.05 * dropout, n)
+        for n, (rate, dropout) in enumerate((r, d) for r in (0.0003, 0.001, 0.003) for d in (0.0, 0.2, 0.4))
+    ]
+    trials[8] = Trial(settings=trials[8].settings, fold_auroc=[0.71, None], status="failed: the loss is not finite")
+    best = max(range(8), key=lambda n: trials[n].mean or 0)
+    return Tuning(folds=5, parameters=["learning-rate", "dropout"], trials=trials, best=best)
 
 
 def _comparison(held: Evaluation) -> list[ComparisonRow]:
@@ -220,6 +377,10 @@ def _full() -> str:
         best_round=10,
         parameters=420_865,
         heldout=held,
+        validation=sample_validation(),
+        leave_one_out=_leave_one_out(),
+        features=_features(),
+        tuning=sample_tuning(),
         comparison=_comparison(held),
         warnings=[
             "CCU missed 2 of 12 rounds.",
@@ -238,3 +399,9 @@ def _full() -> str:
 def sample_results(**changes: object) -> RunResults:
     """A realistic complete run over nine care units; ``changes`` replace fields."""
     return RunResults.model_validate_json(_full()).model_copy(update=changes)
+
+
+def without_heldout() -> RunResults:
+    """The same run at a server that holds no patients, with one learning rate tuned."""
+    validation, tuning = sample_validation(personal=False), sample_tuning(several=False)
+    return sample_results(heldout=None, comparison=[], validation=validation, tuning=tuning)

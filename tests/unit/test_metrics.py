@@ -3,9 +3,22 @@
 import numpy as np
 import pytest
 import sklearn.metrics as oracle
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
-from shared_model.metrics import METRICS, Interval, auroc, evaluate_scores, precision_recall_curve, roc_curve
+from shared_model.mergeable import SCORE_BINS, Validation, merge_validations
+from shared_model.metrics import (
+    METRICS,
+    Interval,
+    auroc,
+    evaluate_counts,
+    evaluate_scores,
+    precision_recall_curve,
+    roc_curve,
+)
 
 Held = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
@@ -19,6 +32,7 @@ def _held(seed: int, count: int, *, decimals: int | None) -> Held:
 
 
 HELD = [_held(seed, 300, decimals=decimals) for seed, decimals in ((0, None), (1, 1), (2, 2))]
+CALIBRATION = ("calibration_intercept", "calibration_slope")
 HELD.append((np.full(30, 0.5), np.arange(30) % 3 == 0))  # one score for everybody
 
 
@@ -29,12 +43,11 @@ def _points(held: Held, threshold: float = 0.3) -> dict[str, float | None]:
     return {name: interval.value for name, interval in found.items()}
 
 
-@pytest.mark.parametrize("held", HELD, ids=["distinct", "many ties", "some ties", "one score"])
-@pytest.mark.parametrize("threshold", [0.3, 0.5])  # scores are equal to both, so >= and > differ
-def test_every_metric_is_scikit_learns(held: Held, threshold: float) -> None:
+def _oracle(held: Held, threshold: float) -> dict[str, float]:
+    """scikit-learn's figures, where both classes are there."""
     scores, labels = held
     called = scores >= threshold
-    expected = {
+    return {
         "auroc": oracle.roc_auc_score(labels, scores),
         "auprc": oracle.average_precision_score(labels, scores),
         "brier": oracle.brier_score_loss(labels, scores),
@@ -44,8 +57,15 @@ def test_every_metric_is_scikit_learns(held: Held, threshold: float) -> None:
         "specificity": oracle.recall_score(~labels, ~called),
         "f1": oracle.f1_score(labels, called, zero_division=0),
     }
-    assert _points(held, threshold) == pytest.approx(expected, abs=1e-12)
-    assert set(expected) == set(METRICS)
+
+
+@pytest.mark.parametrize("held", HELD, ids=["distinct", "many ties", "some ties", "one score"])
+@pytest.mark.parametrize("threshold", [0.3, 0.5])  # scores are equal to both, so >= and > differ
+def test_every_metric_is_scikit_learns(held: Held, threshold: float) -> None:
+    scores, labels = held
+    expected, found = _oracle(held, threshold), _points(held, threshold)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert {*expected, *CALIBRATION} == set(found) == set(METRICS)
     assert auroc(scores, labels) == pytest.approx(expected["auroc"], abs=1e-12)
 
 
@@ -62,6 +82,81 @@ def test_curves_are_scikit_learns_at_every_distinct_threshold(held: Held) -> Non
     np.testing.assert_allclose(found_precision, precision[:-1][::-1], atol=1e-12)
 
 
+@pytest.mark.parametrize("held", HELD[:3], ids=["distinct", "many ties", "some ties"])
+def test_calibration_is_scikit_learns_unpenalised_regression_on_the_log_odds(held: Held) -> None:
+    scores, labels = held
+    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    odds = np.log(clipped / (1 - clipped))[:, None]
+    line = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(odds, labels)
+    found = _points(held)
+    assert found["calibration_intercept"] == pytest.approx(line.intercept_[0], abs=1e-5)
+    assert found["calibration_slope"] == pytest.approx(line.coef_[0, 0], abs=1e-5)
+
+
+def test_right_risks_have_intercept_0_and_slope_1() -> None:
+    risks = np.random.default_rng(4).beta(2, 5, 40_000)
+    found = _points((risks, np.random.default_rng(5).random(40_000) < risks))
+    assert found["calibration_intercept"] == pytest.approx(0, abs=0.05)
+    assert found["calibration_slope"] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [HELD[3], (np.linspace(0.1, 0.9, 20), np.arange(20) >= 10), (np.linspace(0.1, 0.9, 20), np.zeros(20, dtype=bool))],
+    ids=["one score", "separated", "one class"],
+)
+def test_calibration_is_not_defined_where_no_line_fits_best(held: Held) -> None:
+    found = _points(held)
+    assert [found[name] for name in CALIBRATION] == [None, None]
+
+
+@st.composite
+def _scored(draw: st.DrawFn) -> Held:
+    """Scores of the middles of bins, and labels of both classes."""
+    count = draw(st.integers(2, 60))
+    bins = draw(npst.arrays(np.int64, count, elements=st.integers(0, SCORE_BINS - 1)))
+    labels = draw(npst.arrays(np.bool_, count))
+    labels[:2] = True, False
+    return (bins + 0.5) / SCORE_BINS, labels
+
+
+@given(_scored(), st.integers(1, 5), st.integers(0, SCORE_BINS))
+def test_histograms_of_any_split_give_scikit_learns_metrics_of_the_binned_scores(
+    held: Held, sites: int, edge: int
+) -> None:
+    scores, labels = held
+    merged = merge_validations([Validation.of(scores[k::sites], labels[k::sites], loss_sum=0.0) for k in range(sites)])
+    found = evaluate_counts(*merged.cells, threshold=edge / SCORE_BINS, resamples=0, seed=0)
+    expected = _oracle(held, edge / SCORE_BINS)
+    assert {name: found[name].value for name in expected} == pytest.approx(expected, abs=1e-9)
+    assert found["auroc"].value == pytest.approx(merged.auroc, abs=1e-12)
+    assert (merged.count, merged.deaths) == (len(labels), labels.sum())
+
+
+def test_intervals_of_a_histogram_are_those_of_its_patients() -> None:
+    scores, labels = HELD[2]
+    middles = (np.floor(scores * SCORE_BINS) + 0.5) / SCORE_BINS
+    settings = {"threshold": 0.4, "resamples": 2000, "seed": 0}
+    cells = Validation.of(middles, labels, loss_sum=0.0).cells
+    one_by_one = evaluate_scores(middles, labels, np.arange(len(labels)), **settings)
+    for name, found in evaluate_counts(*cells, **settings).items():
+        expected = one_by_one[name]
+        assert found.value == pytest.approx(expected.value, abs=1e-6), name
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.12 * _width(expected)), (
+            name
+        )
+
+
+def _width(interval: Interval) -> float:
+    assert interval.low is not None and interval.high is not None
+    return interval.high - interval.low
+
+
+def test_nobody_scored_has_no_metrics() -> None:
+    found = evaluate_counts(*Validation().cells, threshold=0.5, resamples=50, seed=0)
+    assert found == dict.fromkeys(METRICS, Interval(None))
+
+
 def test_metrics_do_not_depend_on_the_order_of_patients() -> None:
     scores, labels = HELD[1]
     order = np.random.default_rng(3).permutation(len(scores))
@@ -71,7 +166,7 @@ def test_metrics_do_not_depend_on_the_order_of_patients() -> None:
 def test_with_survivors_only_what_needs_deaths_is_not_defined() -> None:
     scores, labels = np.array([0.1, 0.2, 0.6]), np.zeros(3, dtype=bool)
     found = _points((scores, labels), threshold=0.5)
-    assert [name for name, value in found.items() if value is None] == ["auroc", "auprc", "sensitivity"]
+    assert [name for name, value in found.items() if value is None] == ["auroc", "auprc", "sensitivity", *CALIBRATION]
     assert found["accuracy"] == found["specificity"] == pytest.approx(2 / 3)
     assert auroc(scores, labels) is None
 
@@ -79,7 +174,7 @@ def test_with_survivors_only_what_needs_deaths_is_not_defined() -> None:
 def test_with_deaths_only_what_needs_survivors_is_not_defined() -> None:
     scores, labels = np.array([0.1, 0.2, 0.6]), np.ones(3, dtype=bool)
     found = _points((scores, labels), threshold=0.5)
-    assert [name for name, value in found.items() if value is None] == ["auroc", "specificity"]
+    assert [name for name, value in found.items() if value is None] == ["auroc", "specificity", *CALIBRATION]
     assert found["auprc"] == 1.0
     assert auroc(scores, labels) is None
 
@@ -101,7 +196,7 @@ def test_the_interval_contains_the_point_for_ordinary_data() -> None:
     found = evaluate_scores(scores, labels, np.arange(600), threshold=0.4, resamples=400, seed=0)
     for name, interval in found.items():
         assert interval.low < interval.value < interval.high, name
-        assert interval.high - interval.low < 0.2, name
+        assert interval.high - interval.low < (0.8 if name in CALIBRATION else 0.2), name
 
 
 def test_the_interval_of_a_proportion_is_as_wide_as_the_binomial_one() -> None:

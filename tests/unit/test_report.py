@@ -11,22 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from server.report import headline, interval, key_figures, leaks, render_report, scale_for, size, write_report
+from server.report import headline, key_figures, leaks, render_report, write_report
+from server.report_rows import scale_for
+from server.report_tuning import ranked
+from server.report_words import interval, size
 from server.results import (
     ComparisonRow,
     Curve,
     Estimate,
     Evaluation,
+    FeatureSummary,
+    FederatedValidation,
+    LeftOutSite,
     RoundSummary,
     RunResults,
     SiteSummary,
+    SiteValidation,
     Timing,
+    Trial,
+    Tuning,
     UnitEvaluation,
 )
 
 SAMPLE = runpy.run_path(str(Path(__file__).with_name("report_sample.py")))
 sample_results: Callable[..., RunResults] = SAMPLE["sample_results"]
 sample_round: Callable[[int], RoundSummary] = SAMPLE["sample_round"]
+sample_tuning: Callable[..., Tuning] = SAMPLE["sample_tuning"]
+without_heldout: Callable[[], RunResults] = SAMPLE["without_heldout"]
 
 
 def _no_deaths() -> RunResults:
@@ -65,6 +76,36 @@ def _diverged() -> ComparisonRow:
     return ComparisonRow(model="pooled", auroc=nan, auprc=nan, own_unit_auroc=nan)
 
 
+def _nobody_validated() -> RunResults:
+    nothing = Estimate(value=None)
+    empty = Curve(x=[], y=[])
+    site = SiteValidation(site="A", patients=0, deaths=0, auroc=nothing, personal_auroc=nothing)
+    held = FederatedValidation(
+        patients=0,
+        deaths=0,
+        threshold=0.5,
+        metrics={"auroc": nothing},
+        roc=empty,
+        precision_recall=empty,
+        calibration=[],
+        sites=[site],
+    )
+    left_out = LeftOutSite(site="A", patients=0, deaths=0, auroc=nothing)
+    return _bare(validation=held, leave_one_out=[left_out])
+
+
+def _tuning(settings: list[str | int | float | bool], *, mean: float | None = 0.7) -> Tuning:
+    trials = [Trial(settings={"x": value}, fold_auroc=[mean, None], mean=mean, status="odd") for value in settings]
+    return Tuning(folds=2, parameters=["x"], trials=trials, best=0)
+
+
+def _feature(**changes: object) -> FeatureSummary:
+    plain = FeatureSummary(
+        name="crp_max", kind="static", missing=0.5, imputation="median", scaling="minmax", normal=False
+    )
+    return plain.model_copy(update=changes)
+
+
 VARIANTS: dict[str, Callable[[], RunResults]] = {
     "full": sample_results,
     "bare": _bare,
@@ -78,6 +119,14 @@ VARIANTS: dict[str, Callable[[], RunResults]] = {
     "no sites": lambda: sample_results(sites=[]),
     "nobody admitted": lambda: _bare(sites=[SiteSummary(site="A", admitted=False, reason="")]),
     "diverged": lambda: sample_results(comparison=[_diverged()]),
+    "validation alone": without_heldout,
+    "nobody validated": _nobody_validated,
+    "all trials failed": lambda: _bare(tuning=_tuning([1, 2], mean=None)),
+    "a word tuned": lambda: _bare(tuning=_tuning(["focal", "cross_entropy"])),
+    "one trial": lambda: _bare(tuning=_tuning([1e-3])),
+    "a zero and a NaN tuned": lambda: _bare(tuning=_tuning([0, 1000, math.nan])),
+    "features without figures": lambda: _bare(features=[_feature()]),
+    "a feature that tells nothing": lambda: _bare(features=[_feature(mutual_information=0.0, correlation=math.nan)]),
     "no timing": lambda: sample_results(timing=Timing()),
 }
 
@@ -102,7 +151,7 @@ class _Outline(HTMLParser):
             self.figures[-1].add(tag)
         if tag == "svg":
             assert found.get("aria-hidden") or (found.get("role") == "img" and found.get("aria-label"))
-        if tag not in ("meta", "link", "br"):
+        if tag not in ("meta", "link", "br", "wbr"):
             self.stack.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -169,11 +218,26 @@ def test_a_site_cannot_write_markup() -> None:
     ]
     rounds = [sample_round(1).model_copy(update={"failed": {HOSTILE: HOSTILE}})]
     row = ComparisonRow(model=f"local-only: {HOSTILE}", auroc=Estimate(value=0.7), auprc=Estimate(value=0.2))
+    nothing = Estimate(value=None)
+    sample = without_heldout().validation
+    assert sample
+    validated = SiteValidation(site=HOSTILE, patients=3, deaths=1, auroc=nothing)
+    trials = [Trial(settings={HOSTILE: HOSTILE}, fold_auroc=[0.5], mean=0.5)]
     page = render_report(
-        sample_results(sites=sites, rounds=rounds, comparison=[row], warnings=[HOSTILE], config={HOSTILE: HOSTILE})
+        sample_results(
+            sites=sites,
+            rounds=rounds,
+            comparison=[row],
+            warnings=[HOSTILE],
+            config={HOSTILE: HOSTILE},
+            validation=sample.model_copy(update={"sites": [validated]}),
+            leave_one_out=[LeftOutSite(site=HOSTILE, patients=3, deaths=1, auroc=nothing)],
+            tuning=Tuning(folds=2, parameters=[HOSTILE], trials=trials, best=0),
+            features=[_feature(name=HOSTILE, kept=False, reason=HOSTILE, mutual_information=0.1)],
+        )
     )
     assert "<script" not in page
-    assert page.count("&lt;script&gt;") >= 6
+    assert page.count("&lt;script&gt;") >= 13
     assert not _outline(page).stack
 
 
@@ -227,6 +291,7 @@ def test_suppressed_counts_make_the_total_a_lower_bound() -> None:
 
 def test_numbers() -> None:
     assert interval(Estimate(value=0.5, low=0.41, high=0.6)) == "(0.410\u20130.600)"
+    assert interval(Estimate(value=-0.2, low=-0.3, high=-0.1), 1) == "(\u22120.3 to \u22120.1)"
     assert interval(Estimate(value=None, low=0.4, high=0.6)) == interval(None) == ""
     assert [size(n) for n in (0, 999, 1500, 999_950, 2_300_000_000_000)] == [
         "0\u00a0B",
@@ -273,3 +338,83 @@ def test_the_leaking_profile_is_told_before_any_figure() -> None:
     assert "has seen the future" not in render_report(sample)
     page = render_report(sample_results(data=sample.data.model_copy(update={"profile": "paper"})))
     assert page.index("has seen the future") < page.index("Held-out patients")
+
+
+def _words(results: RunResults) -> str:
+    """What a reader reads: the page without its markup."""
+    page = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", render_report(results), flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_without_a_held_out_set_the_validation_leads_and_says_so() -> None:
+    run = without_heldout()
+    text = _words(run)
+    assert re.match(r"Nine hospitals, one model: validation AUROC 0\.8\d \(95\u00a0% CI", headline(run))
+    assert "There is no held-out set" in text and "The same patients chose the round" in text
+    assert {"Validation patients", "Validation AUROC"} <= {fact.name for fact in key_figures(run)}
+    assert "held-out AUROC" not in text and "Held-out" not in text
+    assert '<svg role="img" aria-label="ROC curve of the federated model; AUROC 0.8' in render_report(run)
+    assert "There is no held-out set" not in _words(sample_results())
+
+
+def test_a_validation_too_good_to_be_true_is_an_alarm_too() -> None:
+    run = without_heldout()
+    assert run.validation
+    sites = [site.model_copy(update={"auroc": Estimate(value=0.97)}) for site in run.validation.sites[:1]]
+    metrics = run.validation.metrics | {"auroc": Estimate(value=0.96)}
+    loud = sample_results(
+        heldout=None, comparison=[], validation=run.validation.model_copy(update={"metrics": metrics, "sites": sites})
+    )
+    assert list(leaks(loud)) == ["validation patients: 0.960 on 702 deaths", "site MICU: 0.970 on 225 deaths"]
+
+
+def test_groups_and_sites_are_told_with_their_intervals() -> None:
+    text = _words(sample_results())
+    assert "Female 2,611 318 0.829 (0.801\u20130.857) 0.770" in text
+    assert "Age 18\u201344 811 41 0.861" in text
+    assert "Age unknown 4 1 fewer than 10 patients n/a n/a" in text
+    assert "MICU 1,293 225 0.788 (0.751\u20130.825) 0.800 (0.764\u20130.836)" in text  # shared, personalised
+    assert "MICU 1,293 225 0.768 (0.730\u20130.806) 0.788 (0.751\u20130.825)" in text  # left out, inside
+    assert "Personalised" not in _words(without_heldout())
+
+
+def test_trials_are_ranked_and_the_chosen_one_is_always_shown() -> None:
+    trials = [Trial(settings={"x": n}, fold_auroc=[], mean=0.5 + n / 1000) for n in range(40)]
+    trials[7] = Trial(settings={"x": 7}, fold_auroc=[], status="failed: out of memory")
+    tuning = Tuning(folds=2, parameters=["x"], trials=trials, best=3)
+    rows = ranked(tuning)
+    assert [row.settings for row in rows[:2]] == [["39"], ["38"]]
+    assert rows[-1].trial.status == "failed: out of memory"
+    text = _words(_bare(tuning=tuning))
+    assert "Trial x Mean AUROC SD Mean loss 1 39 0.539" in text
+    assert "36* 3 0.503" in text and "31 9 0.509" not in text
+    assert "The best 31 of 40 trials are shown" in text
+
+
+def test_one_tuned_number_over_decades_stands_on_a_logarithmic_axis() -> None:
+    page = render_report(without_heldout())
+    [figure] = re.findall(r'<svg role="img" aria-label="AUROC of 6 settings.*?</svg>', page, flags=re.DOTALL)
+    places = [float(x) for x in re.findall(r'text-anchor: middle; [^>]* x="([\d.]+)"[^>]*>0\.\d*1<', figure)]
+    assert len(places) == 3 and places[2] - places[1] == pytest.approx(places[1] - places[0], rel=1e-3)
+    assert "mathdefault" not in figure
+
+
+def test_features_are_drawn_by_information_with_the_sign_of_their_correlation() -> None:
+    page = render_report(sample_results())
+    table = page[page.index('<figure class="features">') : page.index("What the features tell") + 20_000]
+    names = [name.replace("<wbr>", "") for name in re.findall(r'scope="row">([a-z0-9_<>]+)</th>', table)]
+    assert names[:3] == ["sapsii", "sofa_score", "lactate_max"] and "height_last" not in names
+    rows = table.split("<tr")
+    [gcs] = [row for row in rows if "gcs_<wbr>min" in row]
+    assert 'class="less"' in gcs and "\u22120.25" in gcs
+    [lactate] = [row for row in rows if "lactate_<wbr>max" in row]
+    assert 'class="more"' in lactate and lactate.startswith(' class="quiet"')
+    text = _words(sample_results())
+    assert "27 of 30 features are kept" in text and "3 dropped features" in text
+    assert "crp series 93.0 % 93.0 % of patients lack it, more than 20 %" in text
+
+
+def test_a_run_without_the_new_parts_has_none_of_their_sections() -> None:
+    text = _words(_bare())
+    for title in ("By sex and age", "By site", "did not take part", "Tuning", "What the features tell"):
+        assert title not in text
