@@ -5,21 +5,17 @@ Heavy imports happen inside the handlers: in a deployment every message starts a
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client import task
 from client.release import Reply, release
-from client.site import SiteConfig, is_simulated, resolve_site
+from client.site import is_simulated, resolve_site
+from client.task import Asked
 from shared_model.errors import ConsiliumError, ContractError, ReleaseRefused
-from shared_model.messages import EvaluateReply, Refusal, RoundOrder, SiteCard, TrainReply, read_weights
-
-if TYPE_CHECKING:
-    from shared_model.batch import PatientData
-    from shared_model.config import RunConfig
-    from shared_model.model import FusionModel
-    from shared_model.plan import PreprocessingPlan
+from shared_model.messages import Refusal, SiteCard
+from shared_model.trial import THE_RUN
 
 log = logging.getLogger("consilium.client")
 app = ClientApp()
@@ -34,24 +30,22 @@ def describe(message: Message, context: Context) -> Message:
 @app.query("statistics")
 def statistics(message: Message, context: Context) -> Message:
     """Moments of the training patients for the federation's preprocessing plan."""
-    return _answer(message, context, _statistics)
+    return _answer(message, context, task.statistics)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Validate the incoming model, train it, release the update: one message a round."""
-    return _answer(message, context, _train)
+    return _answer(message, context, task.train)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Validate the incoming model."""
-    return _answer(message, context, _evaluate)
+    return _answer(message, context, task.evaluate)
 
 
-def _answer(
-    message: Message, context: Context, handler: Callable[[Message, SiteConfig, "RunConfig"], Reply]
-) -> Message:
+def _answer(message: Message, context: Context, handler: Callable[[Asked], Reply]) -> Message:
     """The released reply, or a refusal that says why. Flower would send an exception's text, so none escapes."""
     from shared_model.config import RunConfig
 
@@ -62,7 +56,8 @@ def _answer(
         config = RunConfig.from_flat(context.run_config)
         if config.retrospective and not is_simulated(context):
             raise ContractError("profile 'paper' reads what happened after the prediction time: for simulation only")
-        content = release(handler(message, site, config), site.release)
+        asked = Asked(content=message.content, site=site, config=config, run_id=context.run_id)
+        content = release(handler(asked), site.release)
     except ConsiliumError as error:
         log.warning("refused: %s", error)
         content = Refusal(site=name, kind=type(error).__name__, reason=_public(error)).content()
@@ -78,93 +73,17 @@ def _public(error: ConsiliumError) -> str:
     return str(error) if isinstance(error, ContractError | ReleaseRefused) else "see the site's log"
 
 
-def _describe(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
+def _describe(asked: Asked) -> SiteCard:
     from shared_model.manifest import read_manifest
     from shared_model.predict import best_device
 
-    manifest = read_manifest(site.store)
-    training, _ = _open(site, config)
+    manifest = read_manifest(asked.site.store)
+    training, _ = task.open_trial(asked, THE_RUN)
     return SiteCard(
-        site=site.site,
+        site=asked.site.site,
         contract=manifest["contract"],
         encoder=manifest["encoder"]["digest"],
         device=best_device().type,
         patients=training.patients,
         deaths=training.deaths,
     )
-
-
-def _statistics(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
-    from client.statistics import local_statistics
-
-    return local_statistics(_open(site, config)[0], config)
-
-
-def _train(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
-    from client.evaluation import validate
-    from client.training import train_local
-    from shared_model.batch import Scaler
-    from shared_model.features import digest_of
-    from shared_model.predict import best_device
-
-    order, device = _order(message, config), best_device()
-    model, (training, validation) = _model(message, config, order.plan), _open(site, config)
-    scaler = Scaler(_own_plan(order.plan, training, config))
-    before = validate(model.to(device), validation, scaler, config, device)
-    seed = int(digest_of([config.seed, site.site, order.round])[:8], 16)
-    update = train_local(model, training, scaler, config, learning_rate=order.learning_rate, seed=seed, device=device)
-    return TrainReply(
-        weights=update.weights,
-        examples=update.examples,
-        train_loss=update.loss,
-        seconds=update.seconds,
-        validation=before,
-    )
-
-
-def _evaluate(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
-    from client.evaluation import validate
-    from shared_model.batch import Scaler
-    from shared_model.predict import best_device
-
-    order, device = _order(message, config), best_device()
-    model, (training, validation) = _model(message, config, order.plan).to(device), _open(site, config)
-    scaler = Scaler(_own_plan(order.plan, training, config))
-    return EvaluateReply(validation=validate(model, validation, scaler, config, device))
-
-
-def _open(site: SiteConfig, config: "RunConfig") -> tuple["PatientData", "PatientData"]:
-    """Training and validation stays of the site; the same split in every message of a run."""
-    from shared_model.batch import open_split
-    from shared_model.contract import contract_digest
-    from shared_model.manifest import check_contract
-
-    check_contract(site.store, contract_digest(config))
-    return open_split(site.store, config.validation_fraction, seed=config.seed)
-
-
-def _order(message: Message, config: "RunConfig") -> RoundOrder:
-    """The round's order, after checking that its plan speaks of the run's features."""
-    order = RoundOrder.read(message.content)
-    plan = order.plan
-    features = (f.name for f in (*plan.static_features, *plan.series_features))
-    if tuple(features) != (*config.static, *config.series):
-        raise ContractError("plan: lists other features than the run's study; update this side")
-    return order
-
-
-def _own_plan(plan: "PreprocessingPlan", training: "PatientData", config: "RunConfig") -> "PreprocessingPlan":
-    """The federation's plan, or under local normalisation one with this site's own scales, which never leave it."""
-    if config.personalisation != "local_normalisation":
-        return plan
-    from client.statistics import local_statistics
-    from shared_model.fitting import plan_from
-    from shared_model.plan import localised
-
-    return localised(plan, plan_from([local_statistics(training, config)], config))
-
-
-def _model(message: Message, config: "RunConfig", plan: "PreprocessingPlan") -> "FusionModel":
-    from shared_model.model import load_model
-
-    return load_model(config.model_for(plan), read_weights(message.content))

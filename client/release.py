@@ -29,7 +29,8 @@ def release(reply: Reply, policy: ReleasePolicy) -> Content:
         case TrainReply():
             return _update(reply, policy)
         case EvaluateReply():
-            return replace(reply, validation=_validation(reply.validation, policy)).content()
+            personal = None if reply.personal is None else _validation(reply.personal, policy)
+            return replace(reply, validation=_validation(reply.validation, policy), personal=personal).content()
     raise ReleaseRefused(f"release: {type(reply).__name__} is not on the list of what may leave")
 
 
@@ -89,7 +90,8 @@ def coarsened(bins: tuple[int, ...], least: int) -> tuple[int, ...]:
 
 def _update(reply: TrainReply, policy: ReleasePolicy) -> Content:
     _finite(reply.train_loss, reply.seconds)
-    broken = [name for name, tensor in reply.weights.items() if not tensor.isfinite().all()]
+    arrays = [*reply.weights.items(), *(reply.control or {}).items()]
+    broken = [name for name, tensor in arrays if not tensor.isfinite().all()]
     if broken:
         raise ReleaseRefused(f"update: {broken[0]} is not finite (training diverged); lower the learning rate")
     if reply.examples < policy.smallest_cell:

@@ -1,25 +1,39 @@
 """Local training: the same function for a site's round, for the pooled and for the local-only baseline."""
 
+import os
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from shared_model.batch import PatientData, Scaler
+from shared_model.batch import PatientData
 from shared_model.config import RunConfig
-from shared_model.losses import focal_loss
+from shared_model.errors import ConfigError
+from shared_model.inputs import Batch, Inputs, Scaler
+from shared_model.losses import training_loss
 from shared_model.model import FusionModel
+
+LARGEST_NORM = 1.0  # of a gradient
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """Trained weights (CPU), the stays behind them, the mean focal loss over the epochs, and the seconds it took."""
+    """Trained weights (CPU), the stays behind them, the mean loss over the steps, and the seconds it took.
 
-    weights: dict[str, Tensor]
+    ``gradient`` is the mean over the steps of the loss's own gradient, by parameter; None unless asked for.
+    """
+
+    weights: Weights
     examples: int
     loss: float
     seconds: float
+    gradient: Weights | None
 
 
 def train_local(
@@ -31,37 +45,132 @@ def train_local(
     learning_rate: float,
     seed: int,
     device: torch.device,
+    correction: Mapping[str, Tensor] | None = None,
 ) -> Update:
-    """Train ``model`` in place for ``config.local_epochs`` epochs of AdamW on focal loss.
+    """Train ``model`` in place by AdamW for ``config.local_steps`` steps or, if that is 0, ``config.local_epochs``.
 
-    The order of stays and the dropout masks follow from ``seed`` alone.
+    Under FedProx the loss has the proximal term mu/2 |w - w0|^2 around the incoming weights (Li et al. 2020, arXiv
+    1812.06127). ``correction`` is added to every gradient: SCAFFOLD's c - c_i (server/strategies/scaffold.py). The
+    order of stays and the dropout masks follow from ``seed`` alone. Raises ConfigError where ``compile`` needs a
+    compiler that is not there.
     """
     start = time.monotonic()
-    torch.manual_seed(seed)
-    model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=config.weight_decay)
-    total = sum(_epoch(model, optimizer, data, scaler, config, device) for _ in range(config.local_epochs))
+    with _determinism(config.deterministic):
+        torch.manual_seed(seed)
+        step = _Step(model.to(device).train(), config, learning_rate, device, correction)
+        for batch in _steps(data, scaler, config, device):
+            step(batch)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    mean = total / (config.local_epochs * len(data))
-    return Update(weights=weights, examples=len(data), loss=mean, seconds=time.monotonic() - start)
+    return Update(
+        weights=weights,
+        examples=len(data),
+        loss=float(step.loss_sum) / step.stays,
+        seconds=time.monotonic() - start,
+        gradient=step.mean_gradient(),
+    )
 
 
-def _epoch(
-    model: FusionModel,
-    optimizer: torch.optim.Optimizer,
-    data: PatientData,
-    scaler: Scaler,
-    config: RunConfig,
-    device: torch.device,
-) -> float:
-    """One pass in random order; the summed loss over stays."""
-    total = torch.zeros((), device=device)
-    for batch in data.batches(scaler, config.batch_size, torch.randperm(len(data))):
-        moved = batch.to(device)
-        loss = focal_loss(model(moved), moved.label_B, alpha=config.focal_alpha, gamma=config.focal_gamma).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        total += loss.detach() * len(moved.label_B)
-    return float(total)
+class _Step:
+    """One optimiser step at a time, and what is added up over them."""
+
+    def __init__(
+        self,
+        model: FusionModel,
+        config: RunConfig,
+        learning_rate: float,
+        device: torch.device,
+        correction: Mapping[str, Tensor] | None,
+    ) -> None:
+        self.model, self.config, self.device = model, config, device
+        self.forward = _compiled(model) if config.compile else model
+        self.optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=learning_rate)
+        self.loss_sum, self.stays, self.steps = torch.zeros((), device=device), 0, 0
+        self.correction = {n: c.to(device) for n, c in correction.items()} if correction is not None else None
+        held = model.named_parameters()
+        self.gradient = {n: torch.zeros_like(p) for n, p in held} if self.correction is not None else None
+        proximal = config.strategy == "fedprox" and config.proximal_mu > 0
+        self.anchor = [p.detach().clone() for p in model.parameters()] if proximal else []
+
+    def __call__(self, batch: Batch) -> None:
+        with autocast(self.config, self.device):
+            logit_B = self._forward(batch)
+        loss_B = training_loss(logit_B, batch.label_B, self.config)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_B.mean().backward()  # type: ignore[no-untyped-call]
+        self._correct()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_NORM)
+        self.optimizer.step()
+        self.loss_sum += loss_B.detach().sum()
+        self.stays, self.steps = self.stays + len(loss_B), self.steps + 1
+
+    def mean_gradient(self) -> Weights | None:
+        """Over the steps, on the CPU."""
+        return None if self.gradient is None else {n: (g / self.steps).cpu() for n, g in self.gradient.items()}
+
+    def _forward(self, batch: Batch) -> Tensor:
+        try:
+            logit_B: Tensor = self.forward(batch)
+        except Exception as error:
+            if self.config.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise ConfigError("compile = true: this machine cannot compile the model; set it to false") from error
+            raise
+        return logit_B
+
+    def _correct(self) -> None:
+        """The proximal term's gradient mu (w - w0), and SCAFFOLD's correction after the plain gradient is noted."""
+        for parameter, before in zip(self.model.parameters(), self.anchor, strict=False):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - before, alpha=self.config.proximal_mu)
+        if self.correction is None or self.gradient is None:
+            return
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is None:  # a modality that the batch lacks
+                parameter.grad = torch.zeros_like(parameter)
+            self.gradient[name] += parameter.grad
+            parameter.grad += self.correction[name]
+
+
+def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 where the run says so: ``auto`` on CUDA only."""
+    on = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=on)
+
+
+def _groups(model: FusionModel, weight_decay: float) -> list[dict[str, object]]:
+    """L2 for matrices alone: shrinking a bias or a LayerNorm's gain regularises nothing."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _compiled(model: FusionModel) -> torch.nn.Module:
+    return cast(torch.nn.Module, torch.compile(model, dynamic=True))  # shares the parameters, under their own names
+
+
+def _steps(data: PatientData, scaler: Scaler, config: RunConfig, device: torch.device) -> Iterator[Batch]:
+    """The batches of a round, in random order, reshuffled when all stays were seen."""
+    per_epoch = -(-len(data) // config.batch_size)
+    return islice(_batches(data, scaler, config, device), config.local_steps or config.local_epochs * per_epoch)
+
+
+def _batches(data: PatientData, scaler: Scaler, config: RunConfig, device: torch.device) -> Iterator[Batch]:
+    """Epochs without end over inputs that were filled and scaled once."""
+    inputs, label_N = Inputs.of(data.static_NF, data.series_NTC, scaler).to(device), data.label_N.float()
+    while len(data):
+        for index_B in torch.split(torch.randperm(len(data)), config.batch_size):
+            text_BKE, length_B = data.chunks(index_B)
+            text = text_BKE.to(device), length_B.to(device)
+            yield inputs.batch(index_B.to(device), text=text, label_B=label_N[index_B].to(device))
+
+
+@contextmanager
+def _determinism(on: bool) -> Iterator[None]:
+    """Deterministic algorithms for the block, and what they need of cuBLAS."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(on or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

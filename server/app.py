@@ -16,10 +16,11 @@ from server.results import CheckCount, DataSummary, FlowStep, RunResults, SiteSu
 from server.rounds import Training, run_rounds
 from server.statistics import federated_plan
 from server.strategies import build_strategy
-from shared_model.batch import Scaler, open_store
+from shared_model.batch import open_store
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import ConsiliumError
+from shared_model.inputs import Scaler
 from shared_model.manifest import check_contract, read_manifest
 from shared_model.messages import Weights
 from shared_model.model import build_model, load_model

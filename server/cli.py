@@ -43,7 +43,8 @@ def evaluate(
     patient's values."""
     from server.checkpoint import load_released
     from server.evaluation import evaluate_predictions
-    from shared_model.batch import Scaler, open_store
+    from shared_model.batch import open_store
+    from shared_model.inputs import Scaler
     from shared_model.manifest import check_contract, read_manifest, study_of
     from shared_model.predict import best_device, predict
 

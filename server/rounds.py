@@ -31,27 +31,40 @@ from shared_model.messages import (
     weights_content,
 )
 from shared_model.plan import PreprocessingPlan
+from shared_model.trial import THE_RUN, Trial
 
 log = logging.getLogger("consilium.server")
 
 
 @dataclass(kw_only=True)
 class Training:
-    """What the rounds leave: the kept weights with their validation, and the record of every round."""
+    """What the rounds leave: the kept weights with their validation by site, and the record of every round. ``last`` is
+    the validation of the last round's model, whether it was kept or not."""
 
     weights: Weights
     best_round: int = 0
-    validation: Validation = field(default_factory=Validation)
+    sites: dict[str, Validation] = field(default_factory=dict)
+    last: Validation = field(default_factory=Validation)
     rounds: list[RoundSummary] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     local_seconds: list[float] = field(default_factory=list)
 
-    def validated(self, round_number: int, weights: Weights, validation: Validation) -> None:
+    @property
+    def validation(self) -> Validation:
+        """Of the kept weights, merged over the sites."""
+        return merge_validations(list(self.sites.values()))
+
+    def validated(self, round_number: int, weights: Weights, sites: dict[str, Validation]) -> None:
         """Note how the model of a round did, and keep it when no earlier one did better."""
-        record = self.rounds[round_number - 1]
-        record.validation_loss, record.validation_auroc = validation.loss, validation.auroc
-        if validation.at_least(self.validation):
-            self.weights, self.best_round, self.validation = weights, round_number, validation
+        record, self.last = self.rounds[round_number - 1], merge_validations(list(sites.values()))
+        record.validation_loss, record.validation_auroc = self.last.loss, self.last.auroc
+        if self.last.at_least(self.validation):
+            self.weights, self.best_round, self.sites = weights, round_number, sites
+
+    def stalled(self, patience: int) -> bool:
+        """Whether so many validated rounds have passed without a better one."""
+        known = sum(record.validation_auroc is not None for record in self.rounds)
+        return bool(patience) and known - self.best_round >= patience
 
 
 def run_rounds(
@@ -61,25 +74,28 @@ def run_rounds(
     initial: Weights,
     plan: PreprocessingPlan,
     config: RunConfig,
-    on_round: Callable[[Training, Weights], None],
+    on_round: Callable[[Training, Weights], None] = lambda training, weights: None,
+    trial: Trial = THE_RUN,
 ) -> Training:
-    """Train for ``config.rounds`` rounds. ``on_round`` sees the state after each.
+    """Train for ``config.rounds`` rounds of a trial, whose settings ``config`` has, or until ``config.patience`` rounds
+    were no better. ``on_round`` sees the state after each.
 
     Round r's replies carry the validation of the model that entered it, so the kept model is known one round late and
     the last one is validated by a message of its own. Raises FederationError when a round has too few usable replies.
     """
-    training, weights = Training(weights=initial), initial
-    for number in range(1, config.rounds + 1):
-        order = RoundOrder(round=number, learning_rate=config.learning_rate_at(number), plan=plan)
+    training, weights, number = Training(weights=initial), initial, 0
+    while number < config.rounds and not training.stalled(config.patience):
+        number += 1
+        order = RoundOrder(round=number, learning_rate=config.learning_rate_at(number), plan=plan, trial=trial)
         start = time.monotonic()
-        after, validation = _round(grid, admission, strategy, weights, order, config, training)
+        after, sites = _round(grid, admission, strategy, weights, order, config, training)
         training.seconds.append(time.monotonic() - start)
         if number > 1:
-            training.validated(number - 1, weights, validation)
+            training.validated(number - 1, weights, sites)
         weights = after
         on_round(training, weights)
-    last = _validate(grid, admission, weights, order, config)
-    training.validated(config.rounds, weights, last)
+    found = validate_at(grid, admission, weights, order, config)
+    training.validated(number, weights, {site: reply.validation for site, reply in found.items()})
     return training
 
 
@@ -91,8 +107,8 @@ def _round(
     order: RoundOrder,
     config: RunConfig,
     training: Training,
-) -> tuple[Weights, Validation]:
-    """One round: the aggregated weights, and the validation of the incoming ones."""
+) -> tuple[Weights, dict[str, Validation]]:
+    """One round: the aggregated weights, and the validation of the incoming ones by site."""
     view = cast(Grid, SiteGrid(admission))
     sent = ArrayRecord(weights)
     messages = list(strategy.configure_train(order.round, sent, order.config(), view))
@@ -105,12 +121,13 @@ def _round(
         )
     arrays, _ = strategy.aggregate_train(order.round, [message for message, _ in replies.values()])
     if arrays is None:
-        raise FederationError(f"round {order.round}: the strategy aggregated nothing")
+        raise FederationError(f"round {order.round}: {config.strategy} aggregated nothing from {len(replies)} replies")
     updates = {site: reply for site, (_, reply) in replies.items()}
-    validation = merge_validations([reply.validation for reply in updates.values()])
     training.local_seconds.append(sum(reply.seconds for reply in updates.values()))
     training.rounds.append(_summary(order, updates, failed, messages))
-    return dict(arrays.to_torch_state_dict()), validation
+    merged = arrays.to_torch_state_dict()  # some strategies calculate in double precision
+    after = {name: tensor.to(weights[name].dtype) for name, tensor in merged.items()}
+    return after, {site: reply.validation for site, reply in updates.items()}
 
 
 def _usable(
@@ -134,13 +151,14 @@ def _usable(
 
 def _check_update(reply: TrainReply, weights: Weights) -> None:
     """Same names, shapes and dtypes as what was sent; finite; a positive count."""
-    if reply.weights.keys() != weights.keys():
-        raise ContractError("update: its arrays have other names than the model")
-    for name, tensor in reply.weights.items():
-        if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
-            raise ContractError(f"update: {name} has another shape or dtype than the model")
-        if not torch.isfinite(tensor).all():
-            raise ContractError(f"update: {name} is not finite")
+    for arrays in (reply.weights, reply.control or weights):
+        if arrays.keys() != weights.keys():
+            raise ContractError("update: its arrays have other names than the model")
+        for name, tensor in arrays.items():
+            if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
+                raise ContractError(f"update: {name} has another shape or dtype than the model")
+            if not torch.isfinite(tensor).all():
+                raise ContractError(f"update: {name} is not finite")
     if reply.examples < 1:
         raise ContractError("update: no training examples behind it")
 
@@ -163,13 +181,15 @@ def _summary(
     )
 
 
-def _validate(grid: Grid, admission: Admission, weights: Weights, order: RoundOrder, config: RunConfig) -> Validation:
-    """Validation of the last model, merged over the sites that answer."""
+def validate_at(
+    grid: Grid, admission: Admission, weights: Weights, order: RoundOrder, config: RunConfig
+) -> dict[str, EvaluateReply]:
+    """Validation of a model at each admitted site that answers, by name."""
     contents, _ = ask(grid, admission.sites, EVALUATE, weights_content(weights, order), config.round_timeout)
-    found: list[Validation] = []
+    found: dict[str, EvaluateReply] = {}
     for node in sorted(contents, key=admission.name_of):
         try:
-            found.append(EvaluateReply.read(contents[node]).validation)
+            found[admission.name_of(node)] = EvaluateReply.read(contents[node])
         except ContractError as error:
             log.warning("no validation from %s: %s", admission.name_of(node), error)
-    return merge_validations(found)
+    return found

@@ -1,25 +1,25 @@
 """Merged distributions of the sites become the federation's preprocessing plan."""
 
-from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from server.admission import Admission, ask
 from shared_model.config import RunConfig
 from shared_model.errors import ContractError, FederationError
 from shared_model.fitting import plan_from
-from shared_model.messages import STATISTICS, Statistics, misfit
+from shared_model.messages import STATISTICS, Statistics, misfit, trial_content
 from shared_model.plan import PreprocessingPlan
+from shared_model.trial import THE_RUN, Trial
 
 
 def federated_plan(
-    grid: Grid, admission: Admission, config: RunConfig
+    grid: Grid, admission: Admission, config: RunConfig, trial: Trial = THE_RUN
 ) -> tuple[PreprocessingPlan, dict[str, Statistics], dict[str, str]]:
     """Ask every admitted site for its distributions and fit the plan on what they merge to.
 
     Returns the plan, each site's statistics by name, and why a site's are missing. Raises FederationError below
     ``config.min_sites`` answers.
     """
-    contents, failed = ask(grid, admission.sites, STATISTICS, RecordDict(), config.round_timeout)
+    contents, failed = ask(grid, admission.sites, STATISTICS, trial_content(trial), config.round_timeout)
     sites: dict[str, Statistics] = {}
     for node, content in contents.items():
         try:

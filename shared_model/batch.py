@@ -1,7 +1,6 @@
-"""A prepared store, opened memory-mapped, and the batches the model reads.
+"""A prepared store, opened memory-mapped, and its patients split for training, validation and folds.
 
-Shape legend: N stays of a store, B stays of a batch, F static features, T windows, C series channels, K note chunks of
-a stay (padded to the longest of the batch), E embedding width, M note chunks of a store.
+Shape legend: shared_model/inputs.py; M is the note chunks of a store.
 """
 
 import hashlib
@@ -16,56 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from shared_model.errors import StoreError
+from shared_model.inputs import Batch, Inputs, Scaler
 from shared_model.manifest import TENSORS, file_digest, read_manifest, study_of
-from shared_model.plan import FeaturePlan, PreprocessingPlan
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Model inputs of B stays, scaled by the plan; a value that was not measured is 0 with mask 0."""
-
-    static_BF: Tensor
-    static_mask_BF: Tensor
-    series_BTC: Tensor  # last observed value up to the window
-    series_mask_BTC: Tensor  # 1 where the window holds a measurement
-    series_age_BTC: Tensor  # windows since the last measurement, over T; 1 before the first
-    text_BKE: Tensor
-    text_length_B: Tensor  # chunks of each stay; 0: no notes
-    label_B: Tensor  # 1.0: death
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on ``device``."""
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
-
-
-class Scaler:
-    """A preprocessing plan as tensors: the kept features' place in a store, their bounds, filling and scale."""
-
-    def __init__(self, plan: PreprocessingPlan) -> None:
-        self.static_F = torch.tensor([n for n, f in enumerate(plan.static_features) if f.kept], dtype=torch.long)
-        self.series_C = torch.tensor([n for n, f in enumerate(plan.series_features) if f.kept], dtype=torch.long)
-        self._static, self._series = _numbers(plan.static), _numbers(plan.series)
-        self.bound, self.fill = plan.bound, plan.series_fill
-
-    def static(self, raw_BF: Tensor) -> Tensor:
-        """Inputs of the kept static features; ``raw_BF`` holds those only."""
-        return self._scaled(raw_BF, self._static)
-
-    def series(self, raw_BTC: Tensor) -> Tensor:
-        """Inputs of the kept channels; NaN only before the first measurement after carrying forward."""
-        return self._scaled(raw_BTC, self._series)
-
-    def _scaled(self, raw: Tensor, numbers: Tensor) -> Tensor:
-        fill, lower, upper, centre, scale = numbers
-        filled = torch.where(raw.isnan(), fill, raw).clamp(lower, upper)
-        inputs: Tensor = ((filled - centre) / scale).clamp(-self.bound, self.bound)
-        return inputs
-
-
-def _numbers(features: tuple[FeaturePlan, ...]) -> Tensor:
-    """[5, F]: fill, lower, upper, centre, scale."""
-    rows = [[getattr(f, name) for f in features] for name in ("fill", "lower", "upper", "centre", "scale")]
-    return torch.tensor(rows, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -113,22 +64,9 @@ class PatientData:
 
     def batch(self, index_B: Tensor, scaler: Scaler) -> Batch:
         """Model inputs of the stays at ``index_B``."""
-        static_BF = self.static_NF[index_B][:, scaler.static_F]
-        raw_BTC = self.series_NTC[index_B][:, :, scaler.series_C]
-        filled_BTC, mask_BTC, age_BTC = carry_forward(raw_BTC)
-        if scaler.fill == "linear":
-            filled_BTC = interpolate(raw_BTC)
-        text_BKE, length_B = self._chunks(index_B)
-        return Batch(
-            static_BF=scaler.static(static_BF),
-            static_mask_BF=(~static_BF.isnan()).float(),
-            series_BTC=scaler.series(filled_BTC),
-            series_mask_BTC=mask_BTC,
-            series_age_BTC=age_BTC,
-            text_BKE=text_BKE,
-            text_length_B=length_B,
-            label_B=self.label_N[index_B].float(),
-        )
+        inputs = Inputs.of(self.static_NF[index_B], self.series_NTC[index_B], scaler)
+        every_B = torch.arange(len(index_B))
+        return inputs.batch(every_B, text=self.chunks(index_B), label_B=self.label_N[index_B].float())
 
     def batches(self, scaler: Scaler, size: int, order_N: Tensor | None = None) -> Iterator[Batch]:
         """All stays in ``order_N`` (default: as stored), ``size`` at a time; the last batch may be smaller."""
@@ -136,7 +74,8 @@ class PatientData:
         for index_B in torch.split(order, size):
             yield self.batch(index_B, scaler)
 
-    def _chunks(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
+    def chunks(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Note chunks of the stays at ``index_B`` [B, K, E], and how many each has [B]."""
         length_B, start_B = self.chunk_count_N[index_B], self.chunk_start_N[index_B]
         longest = int(length_B.max()) if len(index_B) else 0
         step_K = torch.arange(longest)
@@ -144,36 +83,6 @@ class PatientData:
         text_BKE = torch.zeros(len(index_B), longest, self.embedding_ME.shape[1])
         text_BKE[used_BK] = self.embedding_ME[(start_B[:, None] + step_K)[used_BK]].float()
         return text_BKE, length_B
-
-
-def carry_forward(raw_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Last observed values, mask, and windows since the last measurement over T (1 before the first).
-
-    Only the past of a window is read. Returns three float tensors of shape [B, T, C]; values before the first are NaN.
-    """
-    windows, last_BTC = raw_BTC.shape[1], _last_seen(raw_BTC)
-    step_T1 = torch.arange(windows)[:, None]
-    filled_BTC = raw_BTC.gather(1, last_BTC.clamp(min=0)).where(last_BTC >= 0, float("nan"))
-    age_BTC = torch.where(last_BTC >= 0, (step_T1 - last_BTC) / windows, 1.0)
-    return filled_BTC, (~raw_BTC.isnan()).float(), age_BTC
-
-
-def interpolate(raw_BTC: Tensor) -> Tensor:
-    """Straight lines between measurements, the last value after the last one; NaN before the first, as before it
-    nothing is known. Every window lies in the observed past, so both ends of a line do."""
-    end = raw_BTC.shape[1] - 1
-    last_BTC, next_BTC = _last_seen(raw_BTC), end - _last_seen(raw_BTC.flip(1)).flip(1)
-    before_BTC = raw_BTC.gather(1, last_BTC.clamp(min=0)).where(last_BTC >= 0, float("nan"))
-    after_BTC = raw_BTC.gather(1, next_BTC.clamp(max=end))
-    share_BTC = (torch.arange(end + 1)[:, None] - last_BTC) / (next_BTC - last_BTC).clamp(min=1)
-    between_BTC = before_BTC + share_BTC * (after_BTC - before_BTC)
-    return torch.where(next_BTC > end, before_BTC, between_BTC)
-
-
-def _last_seen(raw_BTC: Tensor) -> Tensor:
-    """The latest window up to each that holds a measurement; -1 before the first."""
-    step_T1 = torch.arange(raw_BTC.shape[1])[:, None]
-    return torch.where(raw_BTC.isnan(), -1, step_T1).cummax(dim=1).values
 
 
 def open_store(store: Path, *, verify: bool = False) -> PatientData:
@@ -206,18 +115,42 @@ def open_split(store: Path, fraction: float, *, seed: int) -> tuple[PatientData,
     return data.subset(training_N), data.subset(validation_N)
 
 
+def open_fold(store: Path, fold: int, folds: int, *, seed: int) -> tuple[PatientData, PatientData]:
+    """Training and validation stays of one of ``folds`` folds over all patients of a store."""
+    data = open_store(store)
+    training_N, validation_N = fold_patients(data, fold, folds, key=f"fold:{seed}")
+    return data.subset(training_N), data.subset(validation_N)
+
+
+def fold_patients(data: PatientData, fold: int, folds: int, *, key: str) -> tuple[Tensor, Tensor]:
+    """Indices of the stays outside and inside one fold: every patient is inside exactly one.
+
+    Stratified by death; a patient's fold follows from a keyed hash, so each site folds its own patients and no list of
+    them leaves it.
+    """
+    chosen = [ranked[fold::folds] for ranked in _ranked_strata(data, key)]
+    return _inside(data, np.concatenate(chosen))
+
+
 def split_patients(data: PatientData, fraction: float, *, key: str) -> tuple[Tensor, Tensor]:
     """Indices of two groups of stays, the second with about ``fraction`` of the patients; no patient is in both.
 
     Stratified by death. A patient's place follows from a keyed hash, so it does not depend on row order; ``key`` says
     what the split is for ('heldout:SEED'), so that two splits are independent.
     """
+    chosen = [ranked[: round(fraction * len(ranked))] for ranked in _ranked_strata(data, key)]
+    return _inside(data, np.concatenate(chosen))
+
+
+def _ranked_strata(data: PatientData, key: str) -> list[NDArray[np.int64]]:
+    """Patients with a fatal stay, and the others, each in the order of their keyed hash."""
     patients = np.unique(data.patient_N.numpy())
     fatal = np.isin(patients, data.patient_N[data.label_N].numpy())
     rank = np.array([hashlib.sha256(f"{key}:{p}".encode()).digest() for p in patients.tolist()])
-    chosen: list[NDArray[np.int64]] = []
-    for stratum in (patients[fatal], patients[~fatal]):
-        hashes = rank[np.isin(patients, stratum)]
-        chosen.append(stratum[np.argsort(hashes)][: round(fraction * len(stratum))])
-    second_N = np.isin(data.patient_N.numpy(), np.concatenate(chosen))
-    return torch.from_numpy(np.flatnonzero(~second_N)), torch.from_numpy(np.flatnonzero(second_N))
+    return [patients[chosen][np.argsort(rank[chosen])] for chosen in (fatal, ~fatal)]
+
+
+def _inside(data: PatientData, patients: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Indices of the stays of other patients, and of these."""
+    inside_N = np.isin(data.patient_N.numpy(), patients)
+    return torch.from_numpy(np.flatnonzero(~inside_N)), torch.from_numpy(np.flatnonzero(inside_N))

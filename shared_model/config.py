@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from math import cos, pi
 from typing import Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from shared_model.errors import ConfigError
+from shared_model.errors import ConfigError, ContractError
 from shared_model.features import SeriesFill
 from shared_model.model import ModelConfig
 from shared_model.plan import Imputation, PlanSettings, PreprocessingPlan, Scaling
 from shared_model.study import Study, rule_of
 
 Scalar = bool | int | float | str
+LAST_SHARE = 0.01  # of the learning rate, at the end of an exponential schedule
 StrategyName = Literal[
     "fedavg",
     "fedprox",
@@ -106,9 +107,20 @@ class RunConfig(Study):
     admission_timeout: float = Field(default=120, gt=0, description="seconds")
     round_timeout: float = Field(default=3600, gt=0, description="seconds")
 
+    folds: int = Field(default=0, ge=0, description="folds of the search over settings; 0: no search")
+    grid: str = Field(default="", description="what the search tries (shared_model/search.py), as YAML")
+    trials: int = Field(default=0, ge=0, description="random draws from the grid; 0: all of it")
+    leave_one_out: bool = Field(default=False, description="also train without each site, and validate there")
+
     heldout: str = Field(default="", description="prepared store of the server's held-out set; empty: none")
     output: str = Field(default="runs/flower", description="folder for results, report and model, at the server")
     bootstrap: int = Field(default=1000, ge=0, description="resamples for confidence intervals")
+
+    @model_validator(mode="after")
+    def _folds_and_grid_together(self) -> "RunConfig":
+        if bool(self.grid) != bool(self.folds) or self.folds == 1:
+            raise ValueError("folds (at least 2) and grid need each other")
+        return self
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Scalar]) -> "RunConfig":
@@ -144,6 +156,23 @@ class RunConfig(Study):
         sizes = {name: getattr(self, name) for name in ModelConfig.__dataclass_fields__ if name not in inputs}
         return ModelConfig(**inputs, **sizes)
 
+    def with_label_rate(self, prevalence: float) -> "RunConfig":
+        """With ``focal_alpha`` 0 taken from the federation's share of deaths: each class then weighs as the other is
+        common. Raises ContractError when no site told its deaths."""
+        if self.loss != "focal" or self.focal_alpha:
+            return self
+        if not 0 < prevalence < 1:
+            raise ContractError("focal-alpha = 0: the federation's share of deaths is not known; set focal-alpha")
+        return self.model_copy(update={"focal_alpha": 1 - prevalence})
+
     def learning_rate_at(self, round_number: int) -> float:
-        """Cosine from ``learning_rate`` in round 1 towards 0 after the last (the method's Figure 4, smoothly)."""
-        return self.learning_rate * 0.5 * (1 + cos(pi * (round_number - 1) / self.rounds))
+        """From ``learning_rate`` in round 1 towards 0 after the last (the method's Figure 4): along a cosine, a
+        straight line, or exponentially to 1 % of it."""
+        passed = (round_number - 1) / self.rounds
+        share: dict[str, float] = {
+            "cosine": 0.5 * (1 + cos(pi * passed)),
+            "linear": 1 - passed,
+            "exponential": LAST_SHARE**passed,
+            "constant": 1.0,
+        }
+        return self.learning_rate * share[self.schedule]

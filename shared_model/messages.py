@@ -8,7 +8,7 @@ ContractError.
 message type           server sends             site answers
 =====================  =======================  ==========================================================
 ``query.describe``     nothing                  SiteCard
-``query.statistics``   nothing                  Statistics
+``query.statistics``   Trial                    Statistics
 ``train``              weights, RoundOrder      TrainReply (validation of the incoming model rides along)
 ``evaluate``           weights, RoundOrder      EvaluateReply
 any                                             Refusal
@@ -28,10 +28,11 @@ from shared_model.mergeable import SCORE_BINS, Validation
 from shared_model.plan import PreprocessingPlan
 from shared_model.records import METRICS, config_of, count, counts, decimals, finite, metrics_of, typed
 from shared_model.study import EARLY, Study
+from shared_model.trial import THE_RUN, Trial
 
 DESCRIBE, STATISTICS, TRAIN, EVALUATE = "query.describe", "query.statistics", "train", "evaluate"
-ARRAYS, CONFIG, CARD, REFUSAL, SUMS = "arrays", "config", "card", "refusal", "sums"
-EXAMPLES = "num-examples"
+ARRAYS, CONTROL, CONFIG, CARD, REFUSAL, SUMS = "arrays", "control", "config", "card", "refusal", "sums"
+EXAMPLES, PERSONAL = "num-examples", "personal"
 
 Weights = dict[str, Tensor]
 Content = RecordDict  # for readers outside that only pass one on
@@ -121,11 +122,13 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundOrder:
-    """What goes with the weights: the round, its learning rate, and the plan that belongs to the model."""
+    """What goes with the weights: the round, its learning rate, the plan that belongs to the model, and the trial."""
 
     round: int
     learning_rate: float
     plan: PreprocessingPlan
+    trial: Trial = THE_RUN
+    personal: bool = False  # fine-tune to the site, too
 
     def config(self) -> ConfigRecord:
         """The plan travels as JSON beside its digest."""
@@ -135,6 +138,8 @@ class RoundOrder:
                 "learning-rate": self.learning_rate,
                 "plan": self.plan.to_json(),
                 "plan-digest": self.plan.digest,
+                "trial": self.trial.to_json(),
+                "personal": self.personal,
             }
         )
 
@@ -147,29 +152,35 @@ class RoundOrder:
             round=typed(config, "round", int),
             learning_rate=typed(config, "learning-rate", float),
             plan=PreprocessingPlan.from_json(typed(config, "plan", str), digest=digest),
+            trial=read_trial(content),
+            personal=typed(config, "personal", bool),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReply:
     """A site's update: weights, the training stays behind them, mean training loss, seconds, and the validation
-    result."""
+    result. ``control`` is the change of the site's control variate, under SCAFFOLD only."""
 
     weights: Weights
     examples: int
     train_loss: float
     seconds: float
     validation: Validation
+    control: Weights | None = None
 
     def content(self) -> RecordDict:
-        """One ArrayRecord and one MetricRecord, as Flower's strategies expect."""
+        """One ArrayRecord and one MetricRecord, as Flower's strategies expect, and SCAFFOLD's own."""
         metrics = {
             EXAMPLES: self.examples,
             "train-loss": self.train_loss,
             "seconds": self.seconds,
             **_validation_lists(self.validation),
         }
-        return RecordDict({ARRAYS: ArrayRecord(self.weights), METRICS: MetricRecord(metrics)})
+        content = RecordDict({ARRAYS: ArrayRecord(self.weights), METRICS: MetricRecord(metrics)})
+        if self.control is not None:
+            content[CONTROL] = ArrayRecord(self.control)
+        return content
 
     @classmethod
     def read(cls, content: RecordDict) -> "TrainReply":
@@ -181,24 +192,30 @@ class TrainReply:
             train_loss=finite(metrics, "train-loss"),
             seconds=finite(metrics, "seconds"),
             validation=_read_validation(metrics),
+            control=read_weights(content, CONTROL) if CONTROL in content.array_records else None,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateReply:
-    """Validation of a model on a site's validation patients."""
+    """Validation of a model on a site's validation patients, and of what it is fine-tuned to there, if asked for."""
 
     validation: Validation
+    personal: Validation | None = None
 
     def content(self) -> RecordDict:
         """One MetricRecord."""
         metrics = {EXAMPLES: self.validation.count, **_validation_lists(self.validation)}
+        if self.personal is not None:
+            metrics |= _validation_lists(self.personal, PERSONAL)
         return RecordDict({METRICS: MetricRecord(metrics)})
 
     @classmethod
     def read(cls, content: RecordDict) -> "EvaluateReply":
         """Raises ContractError when a part is absent or of another shape."""
-        return cls(validation=_read_validation(metrics_of(content)))
+        metrics = metrics_of(content)
+        personal = _read_validation(metrics, PERSONAL) if f"{PERSONAL}-loss-sum" in metrics else None
+        return cls(validation=_read_validation(metrics), personal=personal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,19 +242,34 @@ def misfit(error: ContractError) -> Refusal:
     return Refusal(site="", kind=type(error).__name__, reason=str(error))
 
 
+def trial_content(trial: Trial) -> RecordDict:
+    """What the server sends for ``query.statistics``."""
+    return RecordDict({CONFIG: ConfigRecord({"trial": trial.to_json()})})
+
+
+def read_trial(content: RecordDict) -> Trial:
+    """The trial that a message belongs to. Raises ContractError."""
+    return Trial.from_json(typed(config_of(content, CONFIG), "trial", str))
+
+
 def weights_content(weights: Weights, order: RoundOrder) -> RecordDict:
     """What the server sends for ``evaluate`` (a strategy makes the same for ``train``)."""
     return RecordDict({ARRAYS: ArrayRecord(weights), CONFIG: order.config()})
 
 
-def read_weights(content: RecordDict) -> Weights:
-    """The weights of a message. Raises ContractError when there are none."""
-    if ARRAYS not in content.array_records:
-        raise ContractError(f"message: no ArrayRecord {ARRAYS!r}; it holds {sorted(content)}")
+def read_weights(content: RecordDict, name: str = ARRAYS) -> Weights:
+    """The weights of a message, or other arrays in their form. Raises ContractError when there are none."""
+    if name not in content.array_records:
+        raise ContractError(f"message: no ArrayRecord {name!r}; it holds {sorted(content)}")
     try:
-        return dict(content.array_records[ARRAYS].to_torch_state_dict())
+        return dict(content.array_records[name].to_torch_state_dict())
     except (ValueError, TypeError, RuntimeError) as error:
         raise ContractError("message: its arrays are no arrays") from error
+
+
+def examples_of(content: RecordDict) -> int:
+    """The training stays behind an update."""
+    return count(metrics_of(content), EXAMPLES)
 
 
 def refusal_of(message: Message) -> Refusal | None:
@@ -255,14 +287,14 @@ def content_bytes(content: RecordDict) -> int:
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
 
 
-def _validation_lists(validation: Validation) -> dict[str, Any]:
+def _validation_lists(validation: Validation, prefix: str = "validation") -> dict[str, Any]:
     return {
-        "validation-negatives": list(validation.negatives),
-        "validation-positives": list(validation.positives),
-        "validation-loss-sum": validation.loss_sum,
+        f"{prefix}-negatives": list(validation.negatives),
+        f"{prefix}-positives": list(validation.positives),
+        f"{prefix}-loss-sum": validation.loss_sum,
     }
 
 
-def _read_validation(metrics: Mapping[str, Any]) -> Validation:
-    negatives, positives = (counts(metrics, f"validation-{side}", SCORE_BINS) for side in ("negatives", "positives"))
-    return Validation(negatives, positives, finite(metrics, "validation-loss-sum"))
+def _read_validation(metrics: Mapping[str, Any], prefix: str = "validation") -> Validation:
+    negatives, positives = (counts(metrics, f"{prefix}-{side}", SCORE_BINS) for side in ("negatives", "positives"))
+    return Validation(negatives, positives, finite(metrics, f"{prefix}-loss-sum"))

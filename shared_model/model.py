@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from shared_model.batch import Batch
 from shared_model.errors import ContractError
+from shared_model.inputs import Batch
 from shared_model.study import EARLY
 
 _STATIC, _SERIES, _TEXT = 0, 1, 2

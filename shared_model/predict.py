@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from shared_model.batch import PatientData, Scaler
+    from shared_model.batch import PatientData
+    from shared_model.inputs import Scaler
     from shared_model.model import FusionModel
 
 

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from client.evaluation import validate
 from client.statistics import local_statistics
 from client.training import train_local
-from shared_model.batch import PatientData, Scaler, open_split, open_store
+from shared_model.batch import PatientData, open_split, open_store
 from shared_model.config import RunConfig
 from shared_model.features import digest_of
 from shared_model.fitting import plan_from
+from shared_model.inputs import Scaler
 from shared_model.mergeable import Validation
 from shared_model.model import build_model
 from shared_model.plan import PreprocessingPlan
@@ -93,6 +94,7 @@ def train_baseline(
     device = torch.device("cpu")
     training, validation = open_pooled(stores, config)
     plan = plan or plan_from([local_statistics(training, config)], config)
+    config = config.with_label_rate(plan.prevalence)
     scaler, model = Scaler(plan), build_model(config.model_for(plan), seed=config.seed)
     best, kept = Validation(), {key: value.clone() for key, value in model.state_dict().items()}
     for number in range(1, config.rounds + 1):

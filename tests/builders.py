@@ -13,10 +13,11 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from safetensors.torch import save_file
 
-from shared_model.batch import PatientData, Scaler
+from shared_model.batch import PatientData
 from shared_model.config import RunConfig
 from shared_model.contract import STORE_VERSION, contract_digest
 from shared_model.distribution import LEVELS, Distribution, Outcomes, ValueGrid
+from shared_model.inputs import Scaler
 from shared_model.manifest import MANIFEST, TENSORS, file_digest
 from shared_model.mergeable import Validation
 from shared_model.messages import Statistics

@@ -8,7 +8,8 @@ import yaml
 from client.prepare import prepare_mimic
 from server.checkpoint import load_released
 from server.results import read_results
-from shared_model.batch import Scaler, open_store
+from shared_model.batch import open_store
+from shared_model.inputs import Scaler
 from shared_model.predict import best_device, predict
 from simulations.partition import partition_by_unit
 from simulations.synthetic import write_hospitals

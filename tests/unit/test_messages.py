@@ -9,8 +9,8 @@ import torch
 from builders import feature_plan, over_the_wire, patients, statistics, tiny_config, tiny_plan, validation
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from client.app import _order
 from client.statistics import local_statistics
+from client.task import read_order
 from shared_model.distribution import Outcomes
 from shared_model.errors import ContractError
 from shared_model.mergeable import Validation
@@ -204,7 +204,7 @@ def test_a_plan_of_other_features_is_refused_although_its_digest_fits() -> None:
     other = replace(ORDER.plan, series_features=tuple(reversed(ORDER.plan.series_features)))
     order = Message(RecordDict({CONFIG: replace(ORDER, plan=other).config()}), dst_node_id=1, message_type="train")
     with pytest.raises(ContractError, match="other features"):
-        _order(order, tiny_config())
+        read_order(order.content, tiny_config())
 
 
 @pytest.mark.parametrize("change", [{"scale": 0.0}, {"scale": -1.0}, {"fill": float("inf")}, {"lower": 2e9}])
@@ -219,7 +219,7 @@ def test_a_plan_with_a_feature_too_few_is_refused_although_its_digest_fits() -> 
     plan = replace(ORDER.plan, static_features=ORDER.plan.static_features[1:])
     order = Message(RecordDict({CONFIG: replace(ORDER, plan=plan).config()}), dst_node_id=1, message_type="train")
     with pytest.raises(ContractError, match="other features"):
-        _order(order, tiny_config())
+        read_order(order.content, tiny_config())
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", "7", '{"static": 1}'])

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client.training import Update, train_local
-from shared_model.batch import Batch, PatientData, carry_forward
+from shared_model.batch import PatientData
 from shared_model.errors import ContractError
+from shared_model.inputs import Batch, carry_forward
 from shared_model.losses import focal_loss
 from shared_model.model import FusionModel, build_model, load_model
 from shared_model.predict import predict

@@ -11,10 +11,10 @@ from scipy import stats
 from sklearn.metrics import mutual_info_score
 
 from client.statistics import local_statistics
-from shared_model.batch import Scaler
 from shared_model.config import RunConfig
 from shared_model.distribution import Outcomes, ValueGrid, static_grids
 from shared_model.fitting import plan_from
+from shared_model.inputs import Scaler
 from shared_model.plan import FeaturePlan, PlanSettings, PreprocessingPlan, fit_plan, localised
 from shared_model.study import EARLY, Study
 

@@ -14,9 +14,9 @@ from client.cohort import select_cohort
 from client.events import map_events
 from client.known import cut_to_known
 from client.windows import build_features
-from shared_model.batch import carry_forward, interpolate
 from shared_model.contract import contract_digest
 from shared_model.features import MEASURED
+from shared_model.inputs import carry_forward, interpolate
 from shared_model.study import EARLY, Study
 
 MINUTE = 1 / 60

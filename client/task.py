@@ -1,0 +1,188 @@
+"""What a site does with an order: its patients of the trial, the plan's inputs, training, validation.
+
+``client/app.py`` reads the message and releases the reply; everything between is here. Heavy imports happen inside the
+functions: in a deployment every message starts a fresh process.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client.site import SiteConfig
+from client.site_state import load_state, save_state, state_folder
+from shared_model.errors import ContractError
+from shared_model.messages import (
+    CONTROL,
+    PERSONAL,
+    Content,
+    EvaluateReply,
+    RoundOrder,
+    Statistics,
+    TrainReply,
+    Weights,
+    read_trial,
+    read_weights,
+)
+from shared_model.trial import Trial
+
+if TYPE_CHECKING:
+    from shared_model.batch import PatientData
+    from shared_model.config import RunConfig
+    from shared_model.inputs import Scaler
+    from shared_model.plan import PreprocessingPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A message's content, with the site and the run it is for."""
+
+    content: Content
+    site: SiteConfig
+    config: "RunConfig"
+    run_id: int
+
+
+def statistics(asked: Asked) -> Statistics:
+    """Distributions of the training patients for the federation's preprocessing plan."""
+    from client.statistics import local_statistics
+
+    training, _ = open_trial(asked, read_trial(asked.content))
+    return local_statistics(training, asked.config)
+
+
+def train(asked: Asked) -> TrainReply:
+    """Validate the incoming model, then train it."""
+    from client.evaluation import validate
+    from client.training import train_local
+    from shared_model.features import digest_of
+    from shared_model.model import load_model
+    from shared_model.predict import best_device
+
+    task, device = _Task.of(asked), best_device()
+    model = load_model(task.config.model_for(task.order.plan), read_weights(asked.content)).to(device)
+    before = validate(model, task.validation, task.scaler, task.config, device)
+    control = _Control.of(asked, task)
+    update = train_local(
+        model,
+        task.training,
+        task.scaler,
+        task.config,
+        learning_rate=task.order.learning_rate,
+        seed=int(digest_of([task.config.seed, asked.site.site, task.order.round])[:8], 16),
+        device=device,
+        correction=control.correction if control else None,
+    )
+    return TrainReply(
+        weights=update.weights,
+        examples=update.examples,
+        train_loss=update.loss,
+        seconds=update.seconds,
+        validation=before,
+        control=control.change(update.gradient) if control and update.gradient else None,
+    )
+
+
+def evaluate(asked: Asked) -> EvaluateReply:
+    """Validate the incoming model and, if the order says so, one that is fine-tuned to the site and stays there."""
+    from client.evaluation import validate
+    from client.training import train_local
+    from shared_model.features import digest_of
+    from shared_model.model import load_model
+    from shared_model.predict import best_device
+
+    task, device = _Task.of(asked), best_device()
+    model = load_model(task.config.model_for(task.order.plan), read_weights(asked.content)).to(device)
+    found = validate(model, task.validation, task.scaler, task.config, device)
+    if not task.order.personal:
+        return EvaluateReply(validation=found)
+    budget = task.config.model_copy(update={"local_epochs": task.config.finetune_epochs, "local_steps": 0})
+    seed, rate = int(digest_of([task.config.seed, asked.site.site, PERSONAL])[:8], 16), task.order.learning_rate
+    update = train_local(model, task.training, task.scaler, budget, learning_rate=rate, seed=seed, device=device)
+    save_state(task.state, PERSONAL, update.weights)
+    return EvaluateReply(validation=found, personal=validate(model, task.validation, task.scaler, task.config, device))
+
+
+def open_trial(asked: Asked, trial: Trial) -> tuple["PatientData", "PatientData"]:
+    """Training and validation stays of the site; the same in every message of a trial."""
+    from shared_model.contract import contract_digest
+    from shared_model.manifest import check_contract
+
+    check_contract(asked.site.store, contract_digest(asked.config))
+    return trial.open(asked.site.store, asked.config)
+
+
+def read_order(content: Content, config: "RunConfig") -> RoundOrder:
+    """The round's order. Raises ContractError unless its plan speaks of the run's features."""
+    order = RoundOrder.read(content)
+    features = (feature.name for feature in (*order.plan.static_features, *order.plan.series_features))
+    if tuple(features) != (*config.static, *config.series):
+        raise ContractError("plan: lists other features than the run's study; update this side")
+    return order
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """An order with what it needs of the site; ``config`` has the trial's settings."""
+
+    order: RoundOrder
+    config: "RunConfig"
+    training: "PatientData"
+    validation: "PatientData"
+    scaler: "Scaler"
+    state: Path
+
+    @classmethod
+    def of(cls, asked: Asked) -> "_Task":
+        from shared_model.features import digest_of
+        from shared_model.inputs import Scaler
+
+        order = read_order(asked.content, asked.config)
+        training, validation = open_trial(asked, order.trial)
+        config = order.trial.config(asked.config).with_label_rate(order.plan.prevalence)
+        return cls(
+            order=order,
+            config=config,
+            training=training,
+            validation=validation,
+            scaler=Scaler(_own_plan(order.plan, training, config)),
+            state=state_folder(asked.site.store, asked.run_id) / digest_of(order.trial.to_json())[:16],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Control:
+    """SCAFFOLD's two control variates at a site: the server's and its own (server/strategies/scaffold.py)."""
+
+    server: Weights
+    own: Weights
+    state: Path
+
+    @classmethod
+    def of(cls, asked: Asked, task: _Task) -> "_Control | None":
+        """None under any other strategy. In the first round, and where this site has none yet, its own is zero."""
+        if task.config.strategy != "scaffold":
+            return None
+        server = read_weights(asked.content, CONTROL)
+        held = load_state(task.state, CONTROL) if task.order.round > 1 else None
+        return cls(server=server, own=held or {n: c * 0 for n, c in server.items()}, state=task.state)
+
+    @property
+    def correction(self) -> Weights:
+        """c - c_i, added to every gradient."""
+        return {name: held - self.own[name] for name, held in self.server.items()}
+
+    def change(self, gradient: Weights) -> Weights:
+        """Keep the new c_i, the round's mean gradient, and return what it changed by."""
+        save_state(self.state, CONTROL, gradient)
+        return {name: new - self.own[name] for name, new in gradient.items()}
+
+
+def _own_plan(plan: "PreprocessingPlan", training: "PatientData", config: "RunConfig") -> "PreprocessingPlan":
+    """The federation's plan, or under local normalisation one with this site's own scales, which never leave it."""
+    if config.personalisation != "local_normalisation":
+        return plan
+    from client.statistics import local_statistics
+    from shared_model.fitting import plan_from
+    from shared_model.plan import localised
+
+    return localised(plan, plan_from([local_statistics(training, config)], config))
