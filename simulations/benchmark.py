@@ -20,12 +20,11 @@ from client.mapping.init import shipped_configs
 from client.site import load_site
 from server.checkpoint import load_released
 from server.evaluation import evaluate_predictions
-from shared_model.batch import PatientData, Scaler, open_store
+from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig, Scalar
 from shared_model.features import digest_of
 from shared_model.manifest import read_manifest
 from shared_model.metrics import Floats
-from shared_model.predict import best_device, predict
 from simulations.baselines import POOLED, run_baselines
 from simulations.benchmark_results import Benchmark, Finished, ModelRun, write_document, write_text
 from simulations.benchmark_summary import LOCAL, as_markdown, summarize
@@ -38,6 +37,7 @@ from simulations.experiment import (
     federate,
     open_patients,
     prepare_store,
+    released_scores,
     split_store,
 )
 from simulations.partition import Partition
@@ -197,13 +197,6 @@ class _Seed:
 
     def _boosted(self, config: RunConfig, partition: Partition) -> Scores:
         return {BOOSTED: train_boosted(list(partition.sites.values()), partition.heldout, config)}
-
-
-def released_scores(run: Path, data: PatientData) -> Floats:
-    """What the model that a run released says of ``data``, shape [N]."""
-    model, plan, _ = load_released(run / "model")
-    device = best_device()
-    return predict(model.to(device), data, Scaler(plan), device)
 
 
 def _run(model: str, scores_N: Floats, data: PatientData, config: RunConfig, seconds: float) -> ModelRun:

@@ -1,6 +1,6 @@
 """What a benchmark's runs say: averages over the seeds, by unit, three criteria, and a page of Markdown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -137,6 +137,6 @@ def as_markdown(benchmark: Benchmark) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (head, ("---",) * len(head), *rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped)

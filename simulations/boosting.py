@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shared_model.batch import PatientData, carry_forward, open_store
+from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig
 from shared_model.errors import ConfigError
+from shared_model.inputs import carry_forward
 from shared_model.metrics import Floats
 from simulations.baselines import open_pooled
 

@@ -99,7 +99,7 @@ def simulate(
 
     config = None if site is None else load_site(site)
     source = source_of(mimic, synthetic, seed=seed, site=config)
-    chosen = {"cohort": cohort, "flag": flag, "stays": stays, "encoder": encoder}
+    chosen: dict[str, Any] = {"cohort": cohort, "flag": flag, "stays": stays, "encoder": encoder}
     study: dict[str, Scalar] = {"label": label, "profile": profile}
     if config is not None:
         chosen, study = _unless_given(context, config, chosen, study)

@@ -89,10 +89,23 @@ def paper(
       consilium-simulate paper
       consilium-simulate paper --mimic ~/mimic-iv-3.1 --rounds 30
     """
+    from shared_model.config import RunConfig
+    from simulations.experiment import Scenario, comparison_row
     from simulations.paper import PAGE, run_paper
-    from simulations.scenario import Scenario
+    from simulations.paper_page import sentence
+    from simulations.paper_results import IMPOSSIBLE
     from simulations.screen import Screen
 
-    source = source_of(mimic, synthetic, seed=seed)
+    scenario = Scenario(
+        source=source_of(mimic, synthetic, seed=seed),
+        cohort=cohort,
+        encoder=encoder,
+        heldout_fraction=heldout,
+        smallest_cell=smallest_cell,
+        config=RunConfig(seed=seed),
+    )
     with Screen() as screen:
-        pass
+        found = run_paper(scenario, out, screen, overrides=overrides_of(settings, rounds), replace=replace)
+    screen.compare([comparison_row(run.name, run.heldout) for run in found.runs])
+    for told in (sentence(found.leaks[-1]), IMPOSSIBLE, f"written: {out / PAGE}"):
+        screen.console.print(told, markup=False, highlight=False)

@@ -21,10 +21,13 @@ from server.evaluation import evaluate_predictions
 from server.report import write_report
 from server.results import ComparisonRow, Evaluation, RunResults
 from shared_model import metrics
-from shared_model.batch import open_store
+from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import RunFolderError
+from shared_model.inputs import Scaler
+from shared_model.metrics import Floats
+from shared_model.predict import best_device, predict
 from shared_model.study import Cohort, Stays
 from simulations.baselines import POOLED, Baseline, run_baselines
 from simulations.partition import Partition, partition_by_unit
@@ -137,6 +140,13 @@ def federate(config: RunConfig, partition: Partition, out: Path, watcher: Watche
     return run_federation(config, partition.configs, out / "flower", on_event=watcher.event)
 
 
+def released_scores(run: Path, data: PatientData) -> Floats:
+    """What the model that a run released says of ``data``, shape [N]."""
+    model, plan, _ = load_released(run / "model")
+    device = best_device()
+    return predict(model.to(device), data, Scaler(plan), device)
+
+
 def claim_folder(out: Path, mark: str, *, replace: bool) -> None:
     """Make an empty run folder. Raises RunFolderError rather than touch anything that is not a run: ``mark`` is the
     file that every run of its kind holds."""
@@ -176,7 +186,7 @@ def compare(
         watcher.count(len(finished), len(sites) + 1)
 
     found = run_baselines(sites, partition.heldout, plan, config, on_done)
-    rows = [_row("federated", results.heldout)] if results.heldout else []
+    rows = [comparison_row("federated", results.heldout)] if results.heldout else []
     return rows + [_baseline_row(baseline, partition.heldout, config) for baseline in found.values()]
 
 
@@ -189,12 +199,13 @@ def _baseline_row(baseline: Baseline, heldout: Path, config: RunConfig) -> Compa
         seed=config.seed,
     )
     if baseline.name == POOLED:
-        return _row(POOLED, evaluation)
+        return comparison_row(POOLED, evaluation)
     own = next((unit.auroc for unit in evaluation.by_unit if unit.unit == baseline.name), None)
-    return _row(f"local-only: {baseline.name}", evaluation).model_copy(update={"own_unit_auroc": own})
+    return comparison_row(f"local-only: {baseline.name}", evaluation).model_copy(update={"own_unit_auroc": own})
 
 
-def _row(model: str, evaluation: Evaluation) -> ComparisonRow:
+def comparison_row(model: str, evaluation: Evaluation) -> ComparisonRow:
+    """A model's line of the comparison."""
     return ComparisonRow(model=model, auroc=evaluation.metrics["auroc"], auprc=evaluation.metrics["auprc"])
 
 

@@ -79,12 +79,14 @@ class Screen:
 
     def compare(self, rows: list[ComparisonRow], oracle_auroc: float | None = None) -> None:
         """A line for each model."""
-        table = Table("model", "AUROC (95 % CI)", "AUPRC (95 % CI)", "own unit's AUROC", box=None, pad_edge=False)
+        table = Table("model", "AUROC (95 % CI)", "AUPRC (95 % CI)", box=None, pad_edge=False)
+        if any(row.own_unit_auroc for row in rows):
+            table.add_column("own unit's AUROC")
         for row in rows:
-            own = _estimate(row.own_unit_auroc) if row.own_unit_auroc else ""
-            table.add_row(row.model, _estimate(row.auroc), _estimate(row.auprc), own)
+            own = [_estimate(row.own_unit_auroc)] if row.own_unit_auroc else []
+            table.add_row(row.model, _estimate(row.auroc), _estimate(row.auprc), *own)
         if oracle_auroc is not None:
-            table.add_row("best possible (true risk)", f"{oracle_auroc:.3f}", "", "")
+            table.add_row("best possible (true risk)", f"{oracle_auroc:.3f}")
         self.console.print(table)
 
     def _close_stage(self) -> None:
