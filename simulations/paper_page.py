@@ -6,6 +6,7 @@ from server.figures import draw_figure
 from server.report_features import FEATURES, feature_table
 from server.report_style import MACROS, STYLE
 from server.report_words import NBSP, count, interval, known, number, share
+from simulations.benchmark_summary import told
 from simulations.paper_figures import draw_pr, draw_rates, draw_roc
 from simulations.paper_results import IMPOSSIBLE, LOSSES, METRICS, PUBLISHED, Leak, Paper
 
@@ -125,19 +126,19 @@ def headline(leak: Leak) -> str:
     if not known(leak.invented.value):
         return "Too few patients to compare the profiles"
     bounds = interval(leak.invented, 2).strip("()")
-    told = f" (95{NBSP}% CI {bounds})" if bounds else ""
-    return f"Reading the future adds {number(leak.invented.value, 2)} to the AUROC{told}"
+    within = f" (95{NBSP}% CI {bounds})" if bounds else ""
+    return f"Reading the future adds {number(leak.invented.value, 2)} to the AUROC{within}"
 
 
 def sentence(leak: Leak) -> str:
     """How much AUROC the leaking profile invents."""
     if not known(leak.invented.value):
         return f"On the same {leak.patients:,} held-out patients ({leak.deaths:,} deaths) an AUROC is not defined."
-    early, paper, invented = (number(e.value) for e in (leak.early, leak.paper, leak.invented))
     low, high = leak.invented.low, leak.invented.high
     unsure = known(low) and known(high) and low <= 0 <= high
     return (
         f"On the same {leak.patients:,} held-out patients ({leak.deaths:,} deaths), both {LOSSES[leak.loss]}, the"
-        f" profile paper reaches an AUROC of {paper} and the profile early {early}: the leaking profile invents {invented}"
-        f" {interval(leak.invented)}" + (", which so few patients do not tell from nothing." if unsure else ".")
+        f" profile paper reaches an AUROC of {number(leak.paper.value)} and the profile early"
+        f" {number(leak.early.value)}: the leaking profile invents {told(leak.invented)}"
+        + (", which so few patients do not tell from nothing." if unsure else ".")
     )

@@ -197,6 +197,7 @@ def _superlink(place: _Workplace) -> Iterator[str]:
         finally:
             process.terminate()
             _end([psutil.Process(process.pid)] if process.poll() is None else [], 4.0)
+            process.wait()  # it has ended; a caller that runs many federations keeps no zombie
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
