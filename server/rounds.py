@@ -193,3 +193,16 @@ def validate_at(
         except ContractError as error:
             log.warning("no validation from %s: %s", admission.name_of(node), error)
     return found
+
+
+def personalise(
+    grid: Grid, admission: Admission, training: Training, plan: PreprocessingPlan, config: RunConfig
+) -> dict[str, Validation]:
+    """Under personalisation ``finetune``, each site's validation of the kept model after it was fine-tuned there, at a
+    tenth of the first learning rate; the fine-tuned weights stay at the site. Empty otherwise."""
+    if config.personalisation != "finetune":
+        return {}
+    rate = config.learning_rate / 10
+    order = RoundOrder(round=training.best_round, learning_rate=rate, plan=plan, personal=True)
+    replies = validate_at(grid, admission, training.weights, order, config)
+    return {site: reply.personal for site, reply in replies.items() if reply.personal is not None}
