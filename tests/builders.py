@@ -139,7 +139,8 @@ def distribution(patients: int, *, first: float = 2000.0, last: float = 2400.0) 
 
 def outcomes(*, survived: int, died: int) -> Outcomes:
     """So many patients that survived and died, with a value each."""
-    return Outcomes(distribution(survived), distribution(died, first=2200.0))
+    held = distribution(survived), distribution(died, first=2200.0)
+    return Outcomes(held[0].merge(held[1]), *held)
 
 
 def over_the_wire(content: RecordDict) -> RecordDict:
