@@ -43,6 +43,7 @@ class Training:
 
     weights: Weights
     best_round: int = 0
+    improved_round: int = 0  # the last that was better, and not only as good
     sites: dict[str, Validation] = field(default_factory=dict)
     last: Validation = field(default_factory=Validation)
     rounds: list[RoundSummary] = field(default_factory=list)
@@ -58,13 +59,14 @@ class Training:
         """Note how the model of a round did, and keep it when no earlier one did better."""
         record, self.last = self.rounds[round_number - 1], merge_validations(list(sites.values()))
         record.validation_loss, record.validation_auroc = self.last.loss, self.last.auroc
+        if not self.validation.at_least(self.last):
+            self.improved_round = round_number
         if self.last.at_least(self.validation):
             self.weights, self.best_round, self.sites = weights, round_number, sites
 
     def stalled(self, patience: int) -> bool:
         """Whether so many validated rounds have passed without a better one."""
-        known = sum(record.validation_auroc is not None for record in self.rounds)
-        return bool(patience) and known - self.best_round >= patience
+        return bool(patience) and len(self.rounds) - 1 - self.improved_round >= patience
 
 
 def run_rounds(

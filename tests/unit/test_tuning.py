@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import MemoryGrid, over_the_wire, patients, tiny_config, write_site, write_store
-from flwr.app import Context, Message, RecordDict
+from builders import MemoryGrid
+from federation import small_config, small_federation
+from flwr.app import Message
 
-from client.app import app
 from server.admission import Admission, admit
 from server.tuning import JOURNAL, left_out, tune
 from shared_model.config import RunConfig
@@ -18,40 +18,14 @@ from shared_model.messages import STATISTICS, TRAIN
 GRID = "learning-rate: [0.0001, 0.01]"
 
 
-def _federation(folder: Path, config: RunConfig, sizes: tuple[int, ...] = (90, 120)) -> MemoryGrid:
-    """One site a size; every node is the real ClientApp with a store of its own."""
-
-    def node(number: int, size: int) -> object:
-        place = folder / f"site{number}"
-        write_store(place / "store", patients(size, seed=number, windows=3))
-        site = write_site(place, site=f"Site {number}", release={"smallest_cell": 3})
-        context = Context(1, number, {"site-config": str(site)}, RecordDict(), config.to_flat())
-
-        def answer(message: Message) -> RecordDict:
-            return app(
-                Message(over_the_wire(message.content), dst_node_id=number, message_type=kind(message)), context
-            ).content
-
-        return answer
-
-    return MemoryGrid({number: node(number, size) for number, size in enumerate(sizes, start=1)})
-
-
 def kind(message: Message) -> str:
     return message.metadata.message_type
 
 
-def _started(tmp_path: Path, **settings: object) -> tuple[MemoryGrid, Admission, RunConfig]:
-    held: dict[str, object] = {"folds": 3, "grid": GRID, "rounds": 2, "prediction_hours": 3.0, "min_sites": 1}
-    config = tiny_config(**(held | settings))
-    grid = _federation(tmp_path, config)
+def _started(tmp_path: Path, *, cell: int = 3, **settings: object) -> tuple[MemoryGrid, Admission, RunConfig]:
+    config = small_config(**({"folds": 3, "grid": GRID} | settings))
+    grid = small_federation(tmp_path, config, cell=cell)
     return grid, admit(grid, config, encoder=""), config
-
-
-@pytest.fixture(autouse=True)
-def _three_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny stores' study: three hourly windows."""
-    monkeypatch.setattr("builders.EARLY", tiny_config(prediction_hours=3.0).study)
 
 
 def test_the_search_scores_every_setting_on_every_fold_and_prefers_the_one_that_learns(tmp_path: Path) -> None:
@@ -116,12 +90,12 @@ def test_a_grid_that_breaks_a_rule_is_told_before_anything_is_trained(tmp_path: 
 
 
 def test_folds_without_deaths_are_told_and_stop_the_search_only_when_no_fold_has_any(tmp_path: Path) -> None:
-    """Sites withhold a validation of fewer than three deaths; with 20 folds, that is every one."""
-    grid, admission, config = _started(tmp_path, folds=20, rounds=1, grid="dropout: [0.1]")
+    """Sites withhold a validation of fewer deaths than a cell has patients: here, that is every one."""
+    grid, admission, config = _started(tmp_path, cell=20, rounds=1, grid="dropout: [0.1]")
     with pytest.raises(FederationError, match="use fewer folds"):
         tune(grid, admission, config, tmp_path, lambda done, of: None)
     scores = [json.loads(line)["auroc"] for line in (tmp_path / JOURNAL).read_text().splitlines()]
-    assert scores == [None] * 20
+    assert scores == [None] * 3
 
 
 def test_each_site_is_left_out_of_training_and_validated_on_all_of_its_patients(tmp_path: Path) -> None:
