@@ -116,7 +116,7 @@ def test_a_model_that_cannot_be_compiled_is_a_typed_error(monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # torch.compile has many
 def test_a_compiled_model_trains_like_the_plain_one() -> None:
     compiled, plain = _train(compile=True)[0], _train()[0]
     assert compiled.weights.keys() == plain.weights.keys()
