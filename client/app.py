@@ -133,12 +133,14 @@ def _evaluate(message: Message, site: SiteConfig, config: "RunConfig") -> Reply:
 
 def _open(site: SiteConfig, config: "RunConfig") -> tuple["PatientData", "PatientData"]:
     """Training and validation stays of the site; the same split in every message of a run."""
-    from shared_model.batch import open_split
+    from shared_model.batch import check_text_width, open_split
     from shared_model.contract import contract_digest
     from shared_model.manifest import check_contract
 
     check_contract(site.store, contract_digest(config))
-    return open_split(site.store, config.validation_fraction, seed=config.seed)
+    training, validation = open_split(site.store, config.validation_fraction, seed=config.seed)
+    check_text_width(training, config.text_dimension)
+    return training, validation
 
 
 def _order(message: Message, config: "RunConfig") -> RoundOrder:

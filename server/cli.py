@@ -42,13 +42,14 @@ def evaluate(
     """Apply a released model to a prepared store and print its metrics as JSON; prints no patient's values."""
     from server.checkpoint import load_released
     from server.evaluation import evaluate_predictions
-    from shared_model.batch import Scaler, open_store
+    from shared_model.batch import Scaler, check_text_width, open_store
     from shared_model.manifest import check_contract
     from shared_model.predict import best_device, predict
 
     network, plan, threshold = load_released(model)
     check_contract(store, plan.contract)
     data, device = open_store(store, verify=True), best_device()
+    check_text_width(data, network.text.lstm.input_size)
     scores_N = predict(network.to(device), data, Scaler(plan), device)
     found = evaluate_predictions(scores_N, data, threshold=threshold, resamples=bootstrap, seed=0)
     typer.echo(json.dumps({name: estimate.model_dump() for name, estimate in found.metrics.items()}, indent=1))
