@@ -17,7 +17,7 @@ from server.rounds import Training, personalise, run_rounds
 from server.statistics import feature_summaries, federated_plan
 from server.strategies import build_strategy
 from server.tuning import left_out, tune
-from shared_model.batch import open_store
+from shared_model.batch import check_text_width, open_store
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import ConsiliumError
@@ -81,12 +81,15 @@ class _Run:
     def heldout_encoder(self) -> str:
         """Digest of the encoder that prepared the held-out notes; empty without a held-out set.
 
-        Raises ContractError when the held-out set was prepared for another study than the run's.
+        Raises ContractError when the held-out set was prepared for another study than the run's, or its
+        embeddings do not fit the run's model.
         """
         if not self.config.heldout:
             return ""
-        check_contract(Path(self.config.heldout), contract_digest(self.config))
-        encoder: str = read_manifest(Path(self.config.heldout))["encoder"]["digest"]
+        heldout = Path(self.config.heldout)
+        check_contract(heldout, contract_digest(self.config))
+        check_text_width(open_store(heldout), self.config.text_dimension)
+        encoder: str = read_manifest(heldout)["encoder"]["digest"]
         return encoder
 
     def admitted(self, admission: Admission) -> None:
