@@ -1,7 +1,7 @@
 """Folders that are whole or absent, and preparations that go on where they were interrupted.
 
 A store is written beside its place under a hidden name and renamed when it is whole. What an interrupted preparation
-had finished reading stays there and is taken over by the next one; everything else is made anew.
+had finished reading or embedding stays there and is taken over by the next one; everything else is made anew.
 """
 
 import json
@@ -20,7 +20,8 @@ from shared_model.errors import StoreError
 from shared_model.features import digest_of
 
 Inputs = dict[str, dict[str, Any]]
-FINISHED, STAGED, TABLES, REJECTS = "finished", "staged", "tables", "rejects"
+FINISHED, STAGED, EMBEDDED, TABLES, REJECTS = "finished", "staged", "embedded", "tables", "rejects"
+WAITING = (FINISHED, STAGED, EMBEDDED)  # in a store that is being built only
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def resumable_folder(folder: Path, *, resumable: bool = True) -> Iterator[Path]:
             if not any(building.iterdir()):
                 building.rmdir()
             raise
-        for name in (FINISHED, STAGED):
+        for name in WAITING:
             shutil.rmtree(building / name, ignore_errors=True)
         _put_in_place(building, folder)
     finally:
@@ -89,16 +90,17 @@ def resumable_folder(folder: Path, *, resumable: bool = True) -> Iterator[Path]:
 
 
 def _keep_what_was_read(building: Path) -> None:
-    """Drop everything but staged copies, finished tables and their unreadable rows; drop it all where none is whole."""
+    """Drop everything but staged copies, finished tables and their unreadable rows, and embedded texts; drop it all
+    where none is whole."""
     whole = {file.stem for file in building.glob(f"{FINISHED}/*.json")}
     for path in building.iterdir():
         if path.name == TABLES:
             _drop(f for f in path.iterdir() if f.stem not in whole)
         elif path.name == REJECTS:
             _drop(f for f in path.iterdir() if not f.name.startswith("unreadable-"))
-        elif path.name not in (FINISHED, STAGED):
+        elif path.name not in WAITING:
             _drop([path])
-    if not whole and not list(building.glob(f"{STAGED}/*.json")):
+    if not whole and not any(any(building.glob(made)) for made in (f"{STAGED}/*.json", f"{EMBEDDED}/*/*")):
         _drop(building.iterdir())
 
 

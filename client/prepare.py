@@ -3,7 +3,7 @@ features -> notes -> store.
 
 A store is written under another name and renamed: it is whole or absent, also after Ctrl-C. What an earlier store holds
 is taken over where nothing that it depends on has changed: all of it, an extracted table, the features, the embeddings
-of note texts that are still the same. An interrupted preparation goes on with what it had finished reading.
+of note texts that are still the same. An interrupted preparation goes on with what it had read and embedded.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import duckdb
 
 from client.cohort import derive_sepsis3, select_cohort
+from client.encoder import resolve_encoder
 from client.events import map_events
 from client.extract import MimicFolder, working_database
 from client.folders import Inputs, resumable_folder, share_file
 from client.known import cut_to_known
-from client.notes import resolve_encoder
 from client.recipe import Manifest, Recipe, held_store, unchanged_tables
 from client.row_checks import check_rows
 from client.source import quoted, read_parquet
@@ -182,13 +182,15 @@ def _finish(
     facts: Manifest,
     on_stage: Callable[[str], None],
 ) -> Manifest:
-    from client.notes import embed_notes
+    from client.notes import TEXTS, embed_notes
     from client.store import arrays_from, stays_of, write_store
 
     on_stage("embedding notes")
     retrospective = recipe.study.retrospective
-    notes = embed_notes(connection, len(made.static_NF), recipe.encoder, held=held, retrospective=retrospective)
-    notes.texts.to_parquet(building / "notes.parquet", index=False)
+    notes = embed_notes(
+        connection, len(made.static_NF), recipe.encoder, building, held=held, retrospective=retrospective
+    )
+    notes.texts.to_parquet(building / TEXTS, index=False)
     stays = stays_of(connection)
     units = tuple(sorted(stays["unit"].unique()))
     return write_store(building, arrays_from(made, notes, stays, units), units, stays, recipe.study, facts | made.facts)

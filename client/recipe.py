@@ -5,8 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from client.folders import STAGED, Inputs
-from client.notes import Encoder
+from client.encoder import Encoder
+from client.folders import WAITING, Inputs
 from client.sepsis_rules import RULES_VERSION
 from shared_model.contract import contract_digest
 from shared_model.errors import StoreError
@@ -82,9 +82,7 @@ def file_sizes(store: Path) -> dict[str, int]:
     """Bytes of every data file of a store, by its path in the store."""
     held = (f for f in sorted(store.rglob("*")) if f.suffix in (".parquet", ".safetensors"))
     own = [file.relative_to(store) for file in held]
-    return {
-        str(file): (store / file).stat().st_size for file in own if file.parts[0] != STAGED
-    }  # gone when it is whole
+    return {str(file): (store / file).stat().st_size for file in own if file.parts[0] not in WAITING}
 
 
 def code_digest() -> str:

@@ -7,11 +7,12 @@ each has enough patients behind it, and a site whose training patients are thems
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from client.site import ReleasePolicy
-from shared_model.distribution import Outcomes
+from shared_model.distribution import BINS, Bins, Outcomes
 from shared_model.errors import ReleaseRefused
 from shared_model.mergeable import Validation
 from shared_model.messages import Content, EvaluateReply, SiteCard, Statistics, TrainReply, content_bytes
@@ -62,29 +63,45 @@ def _statistics(statistics: Statistics, policy: ReleasePolicy) -> Statistics:
 def _outcomes(held: Outcomes, cell: int, rows: int) -> Outcomes:
     """As if never measured where fewer patients than a cell are behind it, and without the outcome where fewer of them
     died or survived. ``rows``: the most values of one patient."""
-    if held.all.patients < cell:
+    if held.whole.patients < cell:
         return Outcomes()
+    whole = replace(held.whole, bins=coarsened([held.whole.bins], cell * rows)[0])
     if min(held.survived.patients, held.died.patients) < cell:
-        held = Outcomes(untold=held.all)
-    groups = (held.survived, held.died, held.untold)
-    return Outcomes(*(replace(group, bins=coarsened(group.bins, cell * rows)) for group in groups))
+        return Outcomes(whole)
+    survived, died = coarsened([held.survived.bins, held.died.bins], cell * rows)
+    return Outcomes(whole, replace(held.survived, bins=survived), replace(held.died, bins=died))
 
 
-def coarsened(bins: tuple[int, ...], least: int) -> tuple[int, ...]:
-    """The same total in fewer cells, none of them small: neighbours are put together, where the middle one of their
-    values is, until they hold ``least``; what is left at the end joins the last."""
-    held, ends, total = list(bins), [], 0
-    for place, count in enumerate(bins):
-        total += count
-        if total >= least:
+def coarsened(histograms: Sequence[Bins], least: int) -> list[Bins]:
+    """The same totals in fewer cells, none of them small: neighbours are put together, where the middle one of their
+    values is, until each histogram holds ``least`` in them; what is left at the end joins the last.
+
+    Several histograms are cut alike: were survivals and deaths cut each for itself, their values would come to lie in
+    different cells, and look as if they told the two apart.
+    """
+    ends, totals = [0], [0] * len(histograms)
+    for place, counts in enumerate(zip(*histograms, strict=True)):
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        if min(totals) >= least:
             ends.append(place + 1)
-            total = 0
-    starts, ends = [0, *ends[:-1]], [*ends[:-1], len(bins)]
-    for start, end in zip(starts, ends, strict=True):
-        reached = list(accumulate(bins[start:end]))
-        middle = start + bisect_left(reached, (reached[-1] + 1) // 2)
-        held[start:end] = [0] * (end - start)
-        held[middle] += reached[-1]
+            totals = [0] * len(histograms)
+    groups = list(pairwise([*ends[: max(len(ends) - 1, 1)], BINS]))
+    middles = [
+        _middle([sum(counts) for counts in zip(*(h[a:b] for h in histograms), strict=True)]) + a for a, b in groups
+    ]
+    return [_placed([sum(h[a:b]) for a, b in groups], middles) for h in histograms]
+
+
+def _middle(counts: list[int]) -> int:
+    """Where the middle one of the values is."""
+    reached = list(accumulate(counts))
+    return bisect_left(reached, (reached[-1] + 1) // 2)
+
+
+def _placed(counts: list[int], places: list[int]) -> Bins:
+    held = [0] * BINS
+    for count, place in zip(counts, places, strict=True):
+        held[place] += count
     return tuple(held)
 
 

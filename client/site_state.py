@@ -7,34 +7,36 @@ A file is written under another name and renamed. Of earlier runs the last few a
 import shutil
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from shared_model.errors import StoreError
+from shared_model.messages import Weights
 
-KEPT_RUNS = 5
-Weights = dict[str, Tensor]
+KEPT_RUNS, STATE = 5, ".state"
 
 
 def state_folder(store: Path, run_id: int) -> Path:
     """Where a run's state lies."""
-    return store.with_name(store.name + ".state") / f"run-{run_id}"
+    return store.with_name(store.name + STATE) / f"run-{run_id}"
 
 
 def save_state(folder: Path, name: str, weights: Weights) -> None:
     """Keep ``weights`` under ``name``; the oldest runs beyond ``KEPT_RUNS`` are removed."""
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{name}.tmp"
     save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
     temporary.replace(folder / f"{name}.safetensors")
-    runs = sorted(folder.parent.glob("run-*"), key=lambda run: run.stat().st_mtime)
+    of_store = next(parent for parent in folder.parents if parent.name.endswith(STATE))
+    runs = sorted(of_store.glob("run-*"), key=lambda run: run.stat().st_mtime)
     for old in runs[:-KEPT_RUNS]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def load_state(folder: Path, name: str) -> Weights | None:
     """What ``save_state`` kept; None when there is none. Raises StoreError when it cannot be read."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     path = folder / f"{name}.safetensors"
     try:
         return load_file(path) if path.exists() else None

@@ -12,7 +12,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from client.notes import Notes
 from client.recipe import Manifest, file_sizes
@@ -38,16 +39,17 @@ class Made:
 
 def held_features(store: Path, manifest: Manifest) -> Made:
     """The features of a store, with its manifest's account of them."""
-    arrays = load_file(store / TENSORS)
+    with safe_open(store / TENSORS, framework="numpy") as arrays:
+        static_NF, series_NTC = arrays.get_tensor("static_NF"), arrays.get_tensor("series_NTC")
     kept = {key: manifest[key] for key in ("flow", "events", "event_checks")}
-    return Made(arrays["static_NF"], arrays["series_NTC"], kept)
+    return Made(static_NF, series_NTC, kept)
 
 
 def write_store(
     folder: Path, arrays: Arrays, units: tuple[str, ...], stays: pd.DataFrame, study: Study, facts: Manifest
 ) -> Manifest:
     """Write ``arrays`` (PatientData's tensors by name), ``stays.parquet`` (one row a stay, in tensor order) and the
-    manifest into ``folder``."""
+    manifest into ``folder``. Contiguous arrays are written from where they lie, also those that are mapped."""
     patient_N, label_N = arrays["patient_N"], arrays["label_N"].astype(bool)
     written = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     save_file(written | {"label_N": label_N.astype(np.uint8)}, folder / TENSORS)

@@ -104,11 +104,14 @@ def evaluate(asked: Asked) -> EvaluateReply:
 
 def open_trial(asked: Asked, trial: Trial) -> tuple["PatientData", "PatientData"]:
     """Training and validation stays of the site; the same in every message of a trial."""
+    from shared_model.batch import check_text_width
     from shared_model.contract import contract_digest
     from shared_model.manifest import check_contract
 
     check_contract(asked.site.store, contract_digest(asked.config))
-    return trial.open(asked.site.store, asked.config)
+    training, validation = trial.open(asked.site.store, asked.config)
+    check_text_width(training, asked.config.text_dimension)
+    return training, validation
 
 
 def read_order(content: Content, config: "RunConfig") -> RoundOrder:

@@ -9,23 +9,26 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.admission import Admission, admit
 from server.checkpoint import save_checkpoint, save_model
-from server.evaluation import evaluate_predictions
+from server.evaluation import evaluate_left_out, evaluate_predictions, evaluate_validation
 from server.progress import Progress
 from server.report import write_report
-from server.results import CheckCount, DataSummary, FlowStep, RunResults, SiteSummary
-from server.rounds import Training, run_rounds
-from server.statistics import federated_plan
+from server.results import CheckCount, DataSummary, FlowStep, RunResults, SiteSummary, Tuning
+from server.rounds import Training, personalise, run_rounds
+from server.statistics import feature_summaries, federated_plan
 from server.strategies import build_strategy
-from shared_model.batch import open_store
+from server.tuning import left_out, tune
+from shared_model.batch import check_text_width, open_store
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import ConsiliumError
 from shared_model.inputs import Scaler
 from shared_model.manifest import check_contract, read_manifest
+from shared_model.mergeable import Validation
 from shared_model.messages import Weights
 from shared_model.model import build_model, load_model
 from shared_model.plan import PreprocessingPlan
 from shared_model.predict import best_device, predict
+from shared_model.search import with_settings
 
 log = logging.getLogger("consilium.server")
 app = ServerApp()
@@ -44,16 +47,20 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def federate(grid: Grid, config: RunConfig, progress: Progress) -> RunResults:
-    """The sentence: admit, fit the plan, run the rounds, evaluate on the held-out set, report."""
+    """The sentence: admit, search settings, fit the plan, run the rounds, personalise, evaluate, leave each site out,
+    report. What the run-config does not ask for is skipped."""
     run = _Run(config, progress)
     admission = admit(grid, config, encoder=run.heldout_encoder())
     run.admitted(admission)
+    config = run.tuned(tune(grid, admission, config, run.output, run.after_fold)) if config.grid else config
     plan, _, missing = federated_plan(grid, admission, config)
     run.planned(plan, missing)
     strategy = build_strategy(config, len(admission.sites))
     initial: Weights = build_model(config.model_for(plan), seed=config.seed).state_dict()
     training = run_rounds(grid, admission, strategy, initial, plan, config, run.after_round)
-    run.trained(training, plan)
+    run.trained(training, plan, personalise(grid, admission, training, plan, config))
+    if config.leave_one_out:
+        run.left_out(left_out(grid, admission, config), training)
     return run.finish()
 
 
@@ -74,12 +81,15 @@ class _Run:
     def heldout_encoder(self) -> str:
         """Digest of the encoder that prepared the held-out notes; empty without a held-out set.
 
-        Raises ContractError when the held-out set was prepared for another study than the run's.
+        Raises ContractError when the held-out set was prepared for another study than the run's, or its
+        embeddings do not fit the run's model.
         """
         if not self.config.heldout:
             return ""
-        check_contract(Path(self.config.heldout), contract_digest(self.config))
-        encoder: str = read_manifest(Path(self.config.heldout))["encoder"]["digest"]
+        heldout = Path(self.config.heldout)
+        check_contract(heldout, contract_digest(self.config))
+        check_text_width(open_store(heldout), self.config.text_dimension)
+        encoder: str = read_manifest(heldout)["encoder"]["digest"]
         return encoder
 
     def admitted(self, admission: Admission) -> None:
@@ -95,6 +105,7 @@ class _Run:
 
     def planned(self, plan: PreprocessingPlan, missing: dict[str, str]) -> None:
         self.results.plan_digest = plan.digest
+        self.results.features = feature_summaries(plan)
         self.results.warnings += [f"{site} sent no statistics: {why}" for site, why in missing.items()]
 
     def after_round(self, training: Training, weights: Weights) -> None:
@@ -106,7 +117,18 @@ class _Run:
         facts = {"round": last.round, "sites": len(last.replied), "failed": last.failed, "loss": last.train_loss}
         self.progress.tell("round", rounds=self.config.rounds, auroc_before=before, **facts)
 
-    def trained(self, training: Training, plan: PreprocessingPlan) -> None:
+    def after_fold(self, done: int, of: int) -> None:
+        self.progress.tell("fold", done=done, of=of)
+
+    def tuned(self, tuning: Tuning) -> RunConfig:
+        """The run-config with the best settings, for the run that follows."""
+        self.results.tuning = tuning
+        self.config = with_settings(self.config, tuning.trials[tuning.best].settings)
+        self.results.config = self.config.to_flat()
+        self.results.write(self.output / "results.json")
+        return self.config
+
+    def trained(self, training: Training, plan: PreprocessingPlan, personal: dict[str, Validation]) -> None:
         self._keep(training)
         self.results.best_round = training.best_round
         self.results.parameters = sum(t.numel() for t in training.weights.values())
@@ -119,10 +141,23 @@ class _Run:
             threshold=threshold,
             encoder=self.results.encoder,
         )
+        self.results.validation = evaluate_validation(
+            training.validation,
+            training.sites,
+            threshold=threshold,
+            resamples=self.config.bootstrap,
+            seed=self.config.seed,
+            personal=personal or None,
+        )
         if self.config.heldout:
             self._evaluate(training.weights, plan, threshold)
         else:
             self.results.warnings.append("no held-out set at the server: only the sites' validation is reported")
+
+    def left_out(self, outside: dict[str, Validation], training: Training) -> None:
+        self.results.leave_one_out = evaluate_left_out(
+            outside, training.sites, resamples=self.config.bootstrap, seed=self.config.seed
+        )
 
     def finish(self) -> RunResults:
         failures = {site for r in self.results.rounds for site in r.failed}
@@ -139,7 +174,12 @@ class _Run:
         model = load_model(self.config.model_for(plan), weights).to(device)
         scores_N = predict(model, data, Scaler(plan), device)
         self.results.heldout = evaluate_predictions(
-            scores_N, data, threshold=threshold, resamples=self.config.bootstrap, seed=self.config.seed
+            scores_N,
+            data,
+            threshold=threshold,
+            resamples=self.config.bootstrap,
+            seed=self.config.seed,
+            static=self.config.static,
         )
         found = self.results.heldout.metrics["auroc"]
         self.progress.tell("evaluated", auroc=found.value)

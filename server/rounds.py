@@ -43,6 +43,7 @@ class Training:
 
     weights: Weights
     best_round: int = 0
+    improved_round: int = 0  # the last that was better, and not only as good
     sites: dict[str, Validation] = field(default_factory=dict)
     last: Validation = field(default_factory=Validation)
     rounds: list[RoundSummary] = field(default_factory=list)
@@ -58,13 +59,14 @@ class Training:
         """Note how the model of a round did, and keep it when no earlier one did better."""
         record, self.last = self.rounds[round_number - 1], merge_validations(list(sites.values()))
         record.validation_loss, record.validation_auroc = self.last.loss, self.last.auroc
+        if not self.validation.at_least(self.last):
+            self.improved_round = round_number
         if self.last.at_least(self.validation):
             self.weights, self.best_round, self.sites = weights, round_number, sites
 
     def stalled(self, patience: int) -> bool:
         """Whether so many validated rounds have passed without a better one."""
-        known = sum(record.validation_auroc is not None for record in self.rounds)
-        return bool(patience) and known - self.best_round >= patience
+        return bool(patience) and len(self.rounds) - 1 - self.improved_round >= patience
 
 
 def run_rounds(
@@ -193,3 +195,16 @@ def validate_at(
         except ContractError as error:
             log.warning("no validation from %s: %s", admission.name_of(node), error)
     return found
+
+
+def personalise(
+    grid: Grid, admission: Admission, training: Training, plan: PreprocessingPlan, config: RunConfig
+) -> dict[str, Validation]:
+    """Under personalisation ``finetune``, each site's validation of the kept model after it was fine-tuned there, at a
+    tenth of the first learning rate; the fine-tuned weights stay at the site. Empty otherwise."""
+    if config.personalisation != "finetune":
+        return {}
+    rate = config.learning_rate / 10
+    order = RoundOrder(round=training.best_round, learning_rate=rate, plan=plan, personal=True)
+    replies = validate_at(grid, admission, training.weights, order, config)
+    return {site: reply.personal for site, reply in replies.items() if reply.personal is not None}

@@ -1,32 +1,59 @@
 """Merged distributions of the sites become the federation's preprocessing plan."""
 
+from dataclasses import asdict
+from typing import Literal
+
 from flwr.serverapp import Grid
 
 from server.admission import Admission, ask
+from server.results import FeatureSummary
 from shared_model.config import RunConfig
 from shared_model.errors import ContractError, FederationError
 from shared_model.fitting import plan_from
 from shared_model.messages import STATISTICS, Statistics, misfit, trial_content
-from shared_model.plan import PreprocessingPlan
+from shared_model.plan import FeaturePlan, PreprocessingPlan
 from shared_model.trial import THE_RUN, Trial
 
 
 def federated_plan(
-    grid: Grid, admission: Admission, config: RunConfig, trial: Trial = THE_RUN
+    grid: Grid, admission: Admission, config: RunConfig
 ) -> tuple[PreprocessingPlan, dict[str, Statistics], dict[str, str]]:
     """Ask every admitted site for its distributions and fit the plan on what they merge to.
 
     Returns the plan, each site's statistics by name, and why a site's are missing. Raises FederationError below
     ``config.min_sites`` answers.
     """
+    sites, reasons = ask_statistics(grid, admission, config)
+    return plan_from(list(sites.values()), config), sites, reasons
+
+
+def ask_statistics(
+    grid: Grid, admission: Admission, config: RunConfig, trial: Trial = THE_RUN
+) -> tuple[dict[str, Statistics], dict[str, str]]:
+    """Each site's statistics of a trial by name, in name order, and why a site's are missing. Raises FederationError
+    below ``config.min_sites`` answers."""
     contents, failed = ask(grid, admission.sites, STATISTICS, trial_content(trial), config.round_timeout)
     sites: dict[str, Statistics] = {}
-    for node, content in contents.items():
+    for node in sorted(contents, key=admission.name_of):
         try:
-            sites[admission.name_of(node)] = Statistics.read(content, config.study)
+            sites[admission.name_of(node)] = Statistics.read(contents[node], config.study)
         except ContractError as error:
             failed[node] = misfit(error)
     reasons = {admission.name_of(node): str(why) for node, why in failed.items()}
     if len(sites) < config.min_sites:
         raise FederationError(f"statistics: {len(sites)} of at least {config.min_sites} sites answered; {reasons}")
-    return plan_from(list(sites.values()), config), sites, reasons
+    return sites, reasons
+
+
+def feature_summaries(plan: PreprocessingPlan) -> list[FeatureSummary]:
+    """What the report says of each feature."""
+    kinds: dict[Literal["static", "series"], tuple[FeaturePlan, ...]] = {
+        "static": plan.static_features,
+        "series": plan.series_features,
+    }
+    wanted = FeatureSummary.model_fields.keys()
+    return [
+        FeatureSummary(kind=kind, kept=feature.kept, **{k: v for k, v in asdict(feature).items() if k in wanted})
+        for kind, features in kinds.items()
+        for feature in features
+    ]

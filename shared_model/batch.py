@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from shared_model.errors import StoreError
+from shared_model.errors import ContractError, StoreError
 from shared_model.inputs import Batch, Inputs, Scaler
 from shared_model.manifest import TENSORS, file_digest, read_manifest, study_of
 
@@ -106,6 +106,17 @@ def open_store(store: Path, *, verify: bool = False) -> PatientData:
         raise StoreError(f"{path}: holds other features than this version declares; prepare the store again")
     held["label_N"] = held["label_N"].bool()
     return PatientData(**held, units=tuple(manifest["units"]))
+
+
+def check_text_width(data: PatientData, width: int) -> None:
+    """Raises ContractError where a model reads note embeddings of another width than a store's. A store without notes
+    fits every model."""
+    held = data.embedding_ME.shape[1]
+    if len(data.embedding_ME) and held != width:
+        raise ContractError(
+            f"text-dimension: the model reads note embeddings of {width} numbers, the prepared store's have {held};"
+            f" set text-dimension = {held} in the run-config, or prepare with the run's text encoder"
+        )
 
 
 def open_split(store: Path, fraction: float, *, seed: int) -> tuple[PatientData, PatientData]:

@@ -4,8 +4,8 @@ Why integers: a value is placed on a fixed grid of ``LEVELS`` steps over the ran
 is added up are integers, so merging is exact: any split of the patients over sites gives the same plan, to the last
 bit. Every value's part in a sum is bounded, too, which differential privacy will need.
 
-Two resolutions: power sums over the grid (mean, SD, skewness, kurtosis, correlation), and a histogram of ``BINS`` bins,
-split by outcome (quartiles, mutual information). Where most values lie near the low end, bins are narrow there.
+Two resolutions: power sums over the grid (mean, SD, skewness, kurtosis, correlation), and histograms of ``BINS`` bins,
+of all (quartiles) and by outcome (mutual information). Where most values lie near the low end, bins are narrow there.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ _EXACT_ROWS = 2 ** (62 - 14 * 4)  # so many 4th powers of a level fit a 64-bit i
 _CROWDING = 3.0
 
 Floats = NDArray[np.float64]
+Bins = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Distribution:
 
     patients: int = 0
     sums: tuple[int, ...] = (0,) * POWERS
-    bins: tuple[int, ...] = (0,) * BINS
+    bins: Bins = (0,) * BINS
 
     @classmethod
     def of(cls, values_R: Floats, patient_R: NDArray[np.int64], grid: ValueGrid) -> "Distribution":
@@ -93,30 +94,31 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """One feature's values by outcome of the stay. ``untold``: of sites that withhold how few died or survived."""
+    """One feature's values, and by outcome of the stay; the latter are zero for sites that withhold how few died or
+    survived."""
 
+    whole: Distribution = field(default_factory=Distribution)
     survived: Distribution = field(default_factory=Distribution)
     died: Distribution = field(default_factory=Distribution)
-    untold: Distribution = field(default_factory=Distribution)
 
     @classmethod
     def of(
         cls, values_R: Floats, died_R: NDArray[np.bool_], patient_R: NDArray[np.int64], grid: ValueGrid
     ) -> "Outcomes":
         """Of one array of values, with the outcome and the patient of each."""
-        groups = (Distribution.of(values_R[chosen], patient_R[chosen], grid) for chosen in (~died_R, died_R))
-        return cls(*groups)
+        survived, died = (Distribution.of(values_R[chosen], patient_R[chosen], grid) for chosen in (~died_R, died_R))
+        return cls(survived.merge(died), survived, died)
 
     def merge(self, other: "Outcomes") -> "Outcomes":
         """Of the union of both patient sets."""
-        return Outcomes(
-            self.survived.merge(other.survived), self.died.merge(other.died), self.untold.merge(other.untold)
-        )
+        return Outcomes(self.whole.merge(other.whole), self.survived.merge(other.survived), self.died.merge(other.died))
 
     @property
-    def all(self) -> Distribution:
-        """Whatever the outcome."""
-        return self.survived.merge(self.died).merge(self.untold)
+    def possible(self) -> bool:
+        """Whether some values can have brought this about."""
+        told = self.survived.count + self.died.count
+        parts = self.whole.possible and self.survived.possible and self.died.possible
+        return parts and told in (0, self.whole.count)
 
 
 def merge_outcomes(sites: Sequence[Sequence[Outcomes]]) -> list[Outcomes]:

@@ -87,7 +87,7 @@ class Statistics:
 
     def content(self) -> RecordDict:
         """Parallel lists; power sums as decimals, since the 4th powers of a large site pass 64 bits."""
-        groups = [group for held in (*self.static, *self.series) for group in (held.survived, held.died, held.untold)]
+        groups = [group for held in (*self.static, *self.series) for group in (held.whole, held.survived, held.died)]
         metrics: dict[str, Any] = {
             "measured": [group.patients for group in groups],
             "bins": [count for group in groups for count in group.bins],
@@ -109,9 +109,9 @@ class Statistics:
             Distribution(seen, sums[n * POWERS : (n + 1) * POWERS], bins[n * BINS : (n + 1) * BINS])
             for n, seen in enumerate(measured)
         ]
-        if not all(group.possible for group in groups):
-            raise ContractError("message: holds a distribution that no values can have")
         outcomes = tuple(Outcomes(*groups[n : n + 3]) for n in range(0, many, 3))
+        if not all(held.possible for held in outcomes):
+            raise ContractError("message: holds a distribution that no values can have")
         return cls(
             static=outcomes[:static],
             series=outcomes[static:],

@@ -166,7 +166,7 @@ def localised(plan: PreprocessingPlan, own: PreprocessingPlan) -> PreprocessingP
 
 
 def _fit(name: str, grid: ValueGrid, held: Outcomes, patients: int, settings: PlanSettings) -> FeaturePlan:
-    whole = held.all
+    whole = held.whole
     missing = max(patients - whole.patients, 0) / patients if patients else 1.0
     mean, sd, skewness, kurtosis = _moments(whole, grid)
     quartiles = _quartiles(whole, grid)

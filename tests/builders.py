@@ -22,7 +22,7 @@ from shared_model.manifest import MANIFEST, TENSORS, file_digest
 from shared_model.mergeable import Validation
 from shared_model.messages import Statistics
 from shared_model.plan import FeaturePlan, PreprocessingPlan
-from shared_model.study import EARLY
+from shared_model.study import EARLY, Study
 
 EMBEDDING = 6
 Answer = Callable[[Message], RecordDict | Message | None]
@@ -86,7 +86,7 @@ def patients(count: int = 40, *, windows: int = 24, seed: int = 0, missing: floa
     )
 
 
-def write_store(folder: Path, data: PatientData, **extra: torch.Tensor) -> Path:
+def write_store(folder: Path, data: PatientData, *, study: Study = EARLY, **extra: torch.Tensor) -> Path:
     """A prepared store as ``open_store`` reads it; ``extra`` tensors do not belong in one."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name in data.__dataclass_fields__ if name != "units"]
@@ -94,8 +94,8 @@ def write_store(folder: Path, data: PatientData, **extra: torch.Tensor) -> Path:
     save_file(tensors | {"label_N": data.label_N.to(torch.uint8)}, folder / TENSORS)
     manifest = {
         "store_version": STORE_VERSION,
-        "contract": contract_digest(EARLY),
-        "study": EARLY.model_dump(),
+        "contract": contract_digest(study),
+        "study": study.model_dump(),
         "units": list(data.units),
         "encoder": {"name": "none", "digest": "e" * 64},
         "tensors_sha256": file_digest(folder / TENSORS),
@@ -139,7 +139,8 @@ def distribution(patients: int, *, first: float = 2000.0, last: float = 2400.0) 
 
 def outcomes(*, survived: int, died: int) -> Outcomes:
     """So many patients that survived and died, with a value each."""
-    return Outcomes(distribution(survived), distribution(died, first=2200.0))
+    held = distribution(survived), distribution(died, first=2200.0)
+    return Outcomes(held[0].merge(held[1]), *held)
 
 
 def over_the_wire(content: RecordDict) -> RecordDict:

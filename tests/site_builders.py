@@ -105,7 +105,7 @@ def prepared(source: Path, store: Path, *, cohort: Cohort = "all_icu", encoder: 
     return open_store(store, verify=True)
 
 
-def tiny_encoder(folder: Path) -> str:
+def tiny_encoder(folder: Path, **other_sizes: int) -> str:
     """A real transformers encoder that is small and random: other words give another vector, in milliseconds."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
@@ -121,9 +121,10 @@ def tiny_encoder(folder: Path) -> str:
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes |= {"vocab_size": len(words)} | other_sizes
     generator_state = torch.get_rng_state()
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(words), initializer_range=0.5, **sizes)).save_pretrained(folder)
+    BertModel(BertConfig(initializer_range=0.5, **sizes)).save_pretrained(folder)
     torch.set_rng_state(generator_state)
     return str(folder)
 

@@ -38,6 +38,7 @@ LIBRARIES = {
         "server/admission.py",
         "server/statistics.py",
         "server/rounds.py",
+        "server/tuning.py",
         "server/strategies/",
         "server/launch.py",
     ),

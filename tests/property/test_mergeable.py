@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from client.release import coarsened, release
 from client.site import ReleasePolicy
@@ -189,10 +189,10 @@ def test_no_small_count_leaves_in_statistics(counts: list[tuple[int, int]], held
     assert left.patients == held >= cell
     assert _held_back(left.deaths, policy) and (not left.deaths or held - left.deaths >= cell)
     for before, after in zip(mixed.static, left.static, strict=True):
-        for group in (after.survived, after.died, after.untold):
+        for group in (after.whole, after.survived, after.died):
             assert _held_back(group.patients, policy) and all(_held_back(count, policy) for count in group.bins)
-        if before.all.patients >= cell:  # nothing is lost but detail
-            assert after.all.sums == before.all.sums and sum(after.all.bins) == before.all.count
+        if before.whole.patients >= cell:  # nothing is lost but detail
+            assert after.whole.sums == before.whole.sums and sum(after.whole.bins) == before.whole.count
         else:
             assert after == Outcomes()
 
@@ -202,10 +202,22 @@ BIN_COUNTS = st.lists(st.integers(0, 30), min_size=BINS, max_size=BINS).map(tupl
 
 @given(BIN_COUNTS, st.integers(1, 60))
 def test_coarser_bins_keep_the_total_and_the_quartiles_nearly(bins: tuple[int, ...], least: int) -> None:
-    found = coarsened(bins, least)
+    [found] = coarsened([bins], least)
     assert sum(found) == sum(bins) and (sum(bins) < least or all(count == 0 or count >= least for count in found))
     moved = np.abs(np.cumsum(found) - np.cumsum(bins)).max()
     assert moved <= 2 * least + 30  # of one group's values at most
+
+
+@given(BIN_COUNTS, BIN_COUNTS, st.integers(1, 60))
+def test_survivals_and_deaths_are_coarsened_alike(lived: tuple[int, ...], died: tuple[int, ...], least: int) -> None:
+    """The mutual information with death can then only fall."""
+    assume(sum(lived) and sum(died))
+    found = coarsened([lived, died], least)
+    assert [sum(bins) for bins in found] == [sum(lived), sum(died)]
+    if min(sum(lived), sum(died)) >= least:
+        assert all((a >= least and b >= least) or a == b == 0 for a, b in zip(*found, strict=True))
+    before, after = (mutual_info_score(None, None, contingency=np.array(pair)) for pair in ([lived, died], found))
+    assert after <= before + 1e-9
 
 
 @given(st.integers(1, 12))
@@ -215,7 +227,7 @@ def test_a_channel_that_few_patients_have_does_not_leave(holders: int) -> None:
     rare = EARLY.series.index("vasopressor")
     data.series_NTC[holders:, :, rare] = float("nan")
     left = Statistics.read(release(local_statistics(data, EARLY), policy))
-    assert (left.series[rare].all.count > 0) == (holders >= 10)
+    assert (left.series[rare].whole.count > 0) == (holders >= 10)
 
 
 def test_behind_every_bin_of_a_channel_are_enough_patients() -> None:

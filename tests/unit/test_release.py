@@ -85,8 +85,8 @@ def test_statistics_leave_out_features_that_few_patients_have() -> None:
     few, enough = outcomes(survived=6, died=3), outcomes(survived=7, died=3)
     found = Statistics.read(release(replace(whole, static=(few, enough, *whole.static[2:])), POLICY))
     assert found.static[0] == Outcomes()
-    assert found.static[1].untold.sums == enough.all.sums and found.static[1].died == Distribution()
-    assert [held.all.sums for held in found.static[2:]] == [held.all.sums for held in whole.static[2:]]
+    assert found.static[1].whole.sums == enough.whole.sums and found.static[1].died == Distribution()
+    assert [held.whole.sums for held in found.static[2:]] == [held.whole.sums for held in whole.static[2:]]
 
 
 def test_statistics_of_few_patients_do_not_leave_and_few_deaths_are_withheld() -> None:

@@ -10,7 +10,7 @@ import yaml
 from site_builders import TINY, synthetic, table_file, tiny_folder, write_csv
 
 from client.cohort import DERIVED_TABLES
-from client.notes import resolve_encoder
+from client.encoder import resolve_encoder
 from client.site import load_site
 from shared_model.batch import open_store
 from shared_model.errors import ConfigError
