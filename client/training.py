@@ -83,7 +83,7 @@ class _Step:
     ) -> None:
         self.model, self.config, self.device = model, config, device
         self.forward = _compiled(model) if config.compile else model
-        self.optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=learning_rate)
+        self.optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=learning_rate, fused=True)
         self.loss_sum, self.stays, self.steps = torch.zeros((), device=device), 0, 0
         self.correction = {n: c.to(device) for n, c in correction.items()} if correction is not None else None
         held = model.named_parameters()

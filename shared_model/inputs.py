@@ -11,6 +11,8 @@ from torch import Tensor
 
 from shared_model.plan import FeaturePlan, PreprocessingPlan
 
+_BLOCK = 64  # stays
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -73,7 +75,13 @@ class Inputs:
 
     @classmethod
     def of(cls, static_NF: Tensor, series_NTC: Tensor, scaler: Scaler) -> "Inputs":
-        """From raw features in a store's order, NaN where not measured."""
+        """From raw features in a store's order, NaN where not measured; in blocks that stay in a processor's cache."""
+        blocks = zip(torch.split(static_NF, _BLOCK), torch.split(series_NTC, _BLOCK), strict=True)
+        parts = [cls._block(*block, scaler) for block in blocks]
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    @classmethod
+    def _block(cls, static_NF: Tensor, series_NTC: Tensor, scaler: Scaler) -> "Inputs":
         static_NF, raw_NTC = static_NF[:, scaler.static_F], series_NTC[:, :, scaler.series_C]
         last_NTC = _last_seen(raw_NTC)
         filled_NTC = interpolate(raw_NTC) if scaler.fill == "linear" else _carried(raw_NTC, last_NTC)

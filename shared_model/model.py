@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from shared_model.errors import ContractError
 from shared_model.inputs import Batch
@@ -57,22 +57,28 @@ class StaticEncoder(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """A BiLSTM whose last forward and last backward states are concatenated and projected."""
+    """A BiLSTM: its last forward and last backward states, and the mean of all states, concatenated and projected.
+
+    The mean is what carries a value that was high for hours and has fallen since; on PhysioNet 2012 it brings about
+    0.005 of AUROC (docs/decisions/0011).
+    """
 
     def __init__(self, inputs: int, hidden: int, width: int, dropout: float) -> None:
         super().__init__()
         self.lstm = nn.LSTM(inputs, hidden, batch_first=True, bidirectional=True)
-        self.head = nn.Sequential(nn.LayerNorm(2 * hidden), nn.Dropout(dropout), nn.Linear(2 * hidden, width))
+        self.head = nn.Sequential(nn.LayerNorm(4 * hidden), nn.Dropout(dropout), nn.Linear(4 * hidden, width))
 
     def forward(self, input_BTX: Tensor, length_B: Tensor | None = None) -> Tensor:
         """[B, T, inputs] to [B, H]; ``length_B`` (at least 1 each) marks padding."""
-        steps = (
-            input_BTX
-            if length_B is None
-            else pack_padded_sequence(input_BTX, length_B.cpu(), batch_first=True, enforce_sorted=False)
-        )
-        _, (last_2BH, _) = self.lstm(steps)
-        vector_BH: Tensor = self.head(torch.cat([last_2BH[0], last_2BH[1]], dim=-1))
+        if length_B is None:
+            states_BTX, (last_2BH, _) = self.lstm(input_BTX)
+            mean_BX = states_BTX.mean(dim=1)
+        else:
+            packed = pack_padded_sequence(input_BTX, length_B.cpu(), batch_first=True, enforce_sorted=False)
+            states, (last_2BH, _) = self.lstm(packed)
+            states_BTX, _ = pad_packed_sequence(states, batch_first=True)  # zeros after the last step
+            mean_BX = states_BTX.sum(dim=1) / length_B[:, None]
+        vector_BH: Tensor = self.head(torch.cat([last_2BH[0], last_2BH[1], mean_BX], dim=-1))
         return vector_BH
 
 

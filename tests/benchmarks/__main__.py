@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks import main_job, mapping, preparation, synthetic
+from tests.benchmarks import main_job, mapping, preparation, synthetic, text, training
 
 if __name__ == "__main__":
     console = Console()
@@ -16,3 +16,5 @@ if __name__ == "__main__":
         console.print(main_job.measure(Path(folder)))
         console.print(preparation.measure(Path(folder)))
         console.print(mapping.measure(Path(folder) / "mapping"))
+        console.print(text.measure(Path(folder) / "text"))
+        console.print(training.measure(Path(folder)))
