@@ -51,10 +51,10 @@ def tune(grid: Grid, admission: Admission, config: RunConfig, folder: Path, on_f
         scores.append([])
         for fold in range(config.folds):
             trial = Trial(settings=settings, fold=fold, folds=config.folds)
-            found = journal.held(trial)
+            plan = plan_from(statistics.of(trial), with_settings(config, settings))
+            found = journal.held(trial, plan)
             if found is None:
-                training, _ = _train(grid, admission, config, trial, statistics)
-                found = journal.keep(trial, training)
+                found = journal.keep(trial, plan, _train(grid, admission, config, trial, plan))
             scores[-1].append(found)
             on_fold(sum(map(len, scores)), len(searched) * config.folds)
     trials = [_result(settings, folds) for settings, folds in zip(searched, scores, strict=True)]
@@ -75,7 +75,8 @@ def left_out(grid: Grid, admission: Admission, config: RunConfig) -> dict[str, V
         others = replace(admission, sites={n: card for n, card in admission.sites.items() if n != node})
         alone = replace(admission, sites={node: admission.sites[node]})
         trial = Trial(name=f"without {admission.name_of(node)}")
-        training, plan = _train(grid, others, config, trial, _Statistics(grid, others, config))
+        plan = plan_from(_Statistics(grid, others, config).of(trial), config)
+        training = _train(grid, others, config, trial, plan)
         everyone = replace(trial, folds=1)  # the one fold that everybody is in
         order = RoundOrder(round=training.best_round, learning_rate=config.learning_rate, plan=plan, trial=everyone)
         replies = validate_at(grid, alone, training.weights, order, config)
@@ -99,14 +100,11 @@ class _Statistics:
         return self.folds[key]
 
 
-def _train(
-    grid: Grid, admission: Admission, config: RunConfig, trial: Trial, statistics: _Statistics
-) -> tuple[Training, PreprocessingPlan]:
+def _train(grid: Grid, admission: Admission, config: RunConfig, trial: Trial, plan: PreprocessingPlan) -> Training:
     settings = with_settings(config, trial.settings)
-    plan = plan_from(statistics.of(trial), settings)
     initial = dict(build_model(settings.model_for(plan), seed=settings.seed).state_dict())
     strategy = build_strategy(settings, len(admission.sites))
-    return run_rounds(grid, admission, strategy, initial, plan, settings, trial=trial), plan
+    return run_rounds(grid, admission, strategy, initial, plan, settings, trial=trial)
 
 
 class _Journal:
@@ -118,22 +116,23 @@ class _Journal:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.scores: dict[str, Score] = dict(line for line in map(_line, lines) if line)
 
-    def held(self, trial: Trial) -> Score | None:
+    def held(self, trial: Trial, plan: PreprocessingPlan) -> Score | None:
         """The score of a fold that was finished before."""
-        return self.scores.get(self._key(trial))
+        return self.scores.get(self._key(trial, plan))
 
-    def keep(self, trial: Trial, training: Training) -> Score:
+    def keep(self, trial: Trial, plan: PreprocessingPlan, training: Training) -> Score:
         """Append a finished fold, on disk before this returns."""
         score: Score = {"auroc": training.last.auroc, "loss": training.last.loss}
-        line = {"fold": self._key(trial), "settings": trial.settings, **score}
+        line = {"fold": self._key(trial, plan), "settings": trial.settings, **score}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
         return score
 
-    def _key(self, trial: Trial) -> str:
-        return digest_of([self.search, trial.to_json()])
+    def _key(self, trial: Trial, plan: PreprocessingPlan) -> str:
+        """The plan tells whether the sites' patients are still the same."""
+        return digest_of([self.search, trial.to_json(), plan.digest])
 
 
 def _line(text: str) -> tuple[str, Score] | None:

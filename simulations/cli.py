@@ -26,6 +26,7 @@ from simulations.options import (
     overrides_of,
     source_of,
 )
+from simulations.search import tune
 
 if TYPE_CHECKING:
     from client.site import SiteConfig
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 app = command_group(needs_command=False)
 app.command()(benchmark)
 app.command()(paper)
+app.command()(tune)
 Dialect = Literal["german", "omop"]
 
 

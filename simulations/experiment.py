@@ -18,6 +18,7 @@ import pandas as pd
 from client.prepare import prepare
 from server.checkpoint import load_released
 from server.evaluation import evaluate_predictions
+from server.progress import FILE as PROGRESS
 from server.report import write_report
 from server.results import ComparisonRow, Evaluation, RunResults
 from shared_model import metrics
@@ -66,14 +67,18 @@ class Scenario:
     config: RunConfig = field(default_factory=RunConfig)
 
 
-def simulate(scenario: Scenario, out: Path, watcher: Watcher, *, replace: bool = False) -> RunResults:
-    """Run a scenario into ``out`` and return the results that are also in ``out/results.json``.
+def simulate(
+    scenario: Scenario, out: Path, watcher: Watcher, *, replace: bool = False, go_on: bool = False
+) -> RunResults:
+    """Run a scenario into ``out`` and return the results that are also in ``out/results.json``. ``go_on``: a run that
+    lies there already is not begun anew; its patients, its store and the finished folds of a search are used.
 
     Raises RunFolderError when ``out`` exists (unless ``replace`` and it is a run), and what its stages raise. A run
     that does not end leaves ``out`` with a results.json whose status is 'partial'.
     """
     clock = Clock(watcher)
-    claim_folder(out, RESULTS, replace=replace)
+    if not (go_on and not replace and (out / RESULTS).is_file()):
+        claim_folder(out, RESULTS, replace=replace)
     config = placed(scenario.config, out, out / "stores" / "heldout")
     _partial(config).write(out / RESULTS)
     with clock.stage(scenario.source.task):
@@ -137,6 +142,8 @@ def placed(config: RunConfig, out: Path, heldout: Path) -> RunConfig:
 def federate(config: RunConfig, partition: Partition, out: Path, watcher: Watcher) -> RunResults:
     """One federation of the hospitals of a partition; its model, results and report lie in ``out``."""
     config = placed(config, out, partition.heldout).model_copy(update={"expected_sites": len(partition.sites)})
+    shutil.rmtree(out / "flower", ignore_errors=True)  # of a run that was interrupted
+    (out / PROGRESS).unlink(missing_ok=True)
     return run_federation(config, partition.configs, out / "flower", on_event=watcher.event)
 
 

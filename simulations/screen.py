@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from server.report import leaks
-from server.results import ComparisonRow, Estimate, RunResults
+from server.results import ComparisonRow, Estimate, RunResults, Tuning
 from simulations.runner import Event
 
 
@@ -63,12 +63,16 @@ class Screen:
         match event["event"]:
             case "admitted":
                 self._admitted(event)
+            case "fold":
+                self.count(int(str(event["done"])), int(str(event["of"])))
             case "round":
                 self._round(event)
 
     def summary(self, results: RunResults, out: Path) -> None:
         """The comparison table and where to look."""
         self.compare(results.comparison, results.data.oracle_auroc if results.data else None)
+        if results.tuning is not None:
+            self._settings(results.tuning)
         alarms = [f"leak alarm, AUROC {place}: a bug until proven otherwise" for place in leaks(results)]
         for warning in [*alarms, *results.warnings]:
             self.console.print(f"note: {warning}", style="yellow", markup=False)
@@ -108,6 +112,16 @@ class Screen:
             self._progress.update(self._task, completed=event["round"], total=event["rounds"], facts=facts)
         if not self.console.is_terminal:
             self.console.print(f"          {facts}", markup=False, highlight=False)
+
+    def _settings(self, tuning: Tuning) -> None:
+        """The settings of a search, the best first."""
+        table = Table(box=None, pad_edge=False)
+        for name in (*tuning.parameters, "AUROC, mean of folds", "SD"):
+            table.add_column(name)
+        for trial in sorted(tuning.trials, key=lambda t: -(t.mean or 0.0))[:10]:
+            figures = ["n/a" if value is None else f"{value:.4f}" for value in (trial.mean, trial.sd)]
+            table.add_row(*(str(trial.settings[name]) for name in tuning.parameters), *figures)
+        self.console.print(table)
 
 
 def _estimate(estimate: Estimate) -> str:

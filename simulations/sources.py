@@ -55,8 +55,9 @@ class Synthetic:
     task = "writing synthetic hospitals"
 
     def open(self, folder: Path, *, flag: str, on_progress: Callable[[int, int], None]) -> Patients:
-        """Writes them into ``folder``."""
-        write_hospitals(folder, patients=self.patients, seed=self.seed, on_progress=on_progress)
+        """Writes them into ``folder``, unless a run that goes on has them there."""
+        if not folder.exists():
+            write_hospitals(folder, patients=self.patients, seed=self.seed, on_progress=on_progress)
         told = f"synthetic, {self.patients:,} patients, seed {self.seed}"
         return Patients(MimicFolder(folder, flag), told, folder / "truth.parquet")
 
