@@ -43,7 +43,8 @@ class Training:
 
     weights: Weights
     best_round: int = 0
-    improved_round: int = 0  # the last that was better, and not only as good
+    best: Validation = field(default_factory=Validation)
+    improved_round: int = 0  # the last that was better than all before it
     sites: dict[str, Validation] = field(default_factory=dict)
     last: Validation = field(default_factory=Validation)
     rounds: list[RoundSummary] = field(default_factory=list)
@@ -56,12 +57,16 @@ class Training:
         return merge_validations(list(self.sites.values()))
 
     def validated(self, round_number: int, weights: Weights, sites: dict[str, Validation]) -> None:
-        """Note how the model of a round did, and keep it when no earlier one did better."""
+        """Note how the model of a round did, and keep it unless one before was better by more than a standard error.
+
+        Why not simply the best: on a few hundred validation patients the best of many rounds is best by luck, and the
+        later of two is trained further (the one-standard-error rule: Breiman et al. 1984).
+        """
         record, self.last = self.rounds[round_number - 1], merge_validations(list(sites.values()))
         record.validation_loss, record.validation_auroc = self.last.loss, self.last.auroc
-        if not self.validation.at_least(self.last):
-            self.improved_round = round_number
-        if self.last.at_least(self.validation):
+        if not self.best.at_least(self.last):
+            self.best, self.improved_round = self.last, round_number
+        if self.last.nearly(self.best):
             self.weights, self.best_round, self.sites = weights, round_number, sites
 
     def stalled(self, patience: int) -> bool:

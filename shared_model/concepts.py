@@ -135,6 +135,11 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept(name="inr", unit="", low=0.5, high=30, crowded=True, lab=(51237,)),
     Concept(name="crp", unit="mg/L", low=0, high=1000, crowded=True, chart=(227444, 220612), lab=(50889,)),
     Concept(name="pct", unit="ng/mL", low=0, high=1000, crowded=True, lab=(PROCALCITONIN,)),
+    Concept(name="albumin", unit="g/dL", low=0.5, high=7, lab=(50862,)),
+    Concept(name="alp", unit="U/L", low=0, high=4000, crowded=True, lab=(50863,)),
+    Concept(name="alt", unit="U/L", low=0, high=20000, crowded=True, lab=(50861,)),
+    Concept(name="ast", unit="U/L", low=0, high=30000, crowded=True, lab=(50878,)),
+    Concept(name="magnesium", unit="mg/dL", low=0.2, high=10, lab=(50960,)),
     Concept(
         name="weight",
         unit="kg",

@@ -75,6 +75,22 @@ class Validation:
         below = np.cumsum(negatives) - negatives
         return float((positives * (below + negatives / 2)).sum() / pairs)
 
+    @property
+    def standard_error(self) -> float:
+        """Of the AUROC (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747); 0 where there is none."""
+        area, deaths, others = self.auroc, self.deaths, self.count - self.deaths
+        if area is None:
+            return 0.0
+        two_deaths, two_others = area / (2 - area), 2 * area**2 / (1 + area)
+        spread = area * (1 - area) + (deaths - 1) * (two_deaths - area**2) + (others - 1) * (two_others - area**2)
+        return float(np.sqrt(max(spread, 0.0) / (deaths * others)))
+
+    def nearly(self, best: "Validation") -> bool:
+        """Whether this is as good as ``best``, but for a standard error of that."""
+        if self.auroc is None or best.auroc is None:
+            return self.at_least(best)
+        return self.auroc >= best.auroc - best.standard_error
+
     def at_least(self, other: "Validation") -> bool:
         """Whether a model with this validation replaces one with the other: an unknown AUROC is worse than any."""
         if self.auroc is None:

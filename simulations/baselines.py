@@ -96,16 +96,17 @@ def train_baseline(
     plan = plan or plan_from([local_statistics(training, config)], config)
     config = config.with_label_rate(plan.prevalence)
     scaler, model = Scaler(plan), build_model(config.model_for(plan), seed=config.seed)
-    best, kept = Validation(), {key: value.clone() for key, value in model.state_dict().items()}
+    best, chosen, kept = Validation(), Validation(), {key: value.clone() for key, value in model.state_dict().items()}
     for number in range(1, config.rounds + 1):
         seed = int(digest_of([config.seed, name, number])[:8], 16)
         rate = config.learning_rate_at(number)
         update = train_local(model, training, scaler, config, learning_rate=rate, seed=seed, device=device)
         found = validate(model, validation, scaler, config, device)
-        if found.at_least(best):
-            best, kept = found, update.weights
+        best = best if best.at_least(found) else found
+        if found.nearly(best):
+            chosen, kept = found, update.weights
     model.load_state_dict(kept)
-    return Baseline(name, predict(model, open_store(heldout), scaler, device), best)
+    return Baseline(name, predict(model, open_store(heldout), scaler, device), chosen)
 
 
 def open_pooled(stores: list[Path], config: RunConfig) -> tuple[PatientData, PatientData]:

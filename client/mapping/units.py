@@ -27,6 +27,7 @@ MOLAR_MASS: dict[str, float] = {
     "bilirubin": 584.66,
     "bun": 28.014,
     "hemoglobin": 16114.5,
+    "magnesium": 24.305,
 }
 UREA_MASS = 60.06
 # The concepts' own units, and how pint spells them.
@@ -47,6 +48,7 @@ _CANONICAL = {
     "cm": "cm",
     "mcg/kg/min": "ug/kg/min",
     "units/hour": "unit/hour",
+    "U/L": "unit/L",
     "mL": "mL",
     "L/min": "L/min",
 }
@@ -96,6 +98,11 @@ _SPELLINGS = {
     "ratio": "1",
     "l/l": "1",
     "mmofhg": "mmHg",
+    "u/l": "unit/L",
+    "iu/l": "unit/L",
+    "ie/l": "unit/L",
+    "units/l": "unit/L",
+    "[iu]/l": "unit/L",
     "[iu]/h": "unit/hour",
     "[iu]/min": "unit/min",
     "uhr": "unit/hour",  # MIMIC-III's spellings
@@ -171,6 +178,8 @@ _OTHER: dict[str, tuple[str, ...]] = {
     "dbp": ("kPa",),
     "mbp": ("kPa",),
     "crp": ("mg/dL",),
+    "albumin": ("g/L",),
+    "magnesium": ("mmol/L",),
     "weight": ("lb", "g"),
     "height": ("inch", "m"),
     "urine": ("L",),

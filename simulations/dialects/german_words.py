@@ -51,6 +51,11 @@ LAB: dict[int, tuple[str, str, str | None]] = {
     50868: ("ANLUE", "Anionenlücke", "mmol/l"),
     51237: ("INR", "INR", None),
     50889: ("CRP", "C-reaktives Protein", "mg/dl"),
+    50862: ("ALB", "Albumin", "g/l"),
+    50863: ("AP", "Alkalische Phosphatase", "U/l"),
+    50861: ("GPT", "Alanin-Aminotransferase", "U/l"),
+    50878: ("GOT", "Aspartat-Aminotransferase", "U/l"),
+    50960: ("MG", "Magnesium", "mmol/l"),
 }
 # The blood gas sheet is wide: MIMIC item id: column, unit.
 GASES: dict[int, tuple[str, str]] = {

@@ -32,6 +32,11 @@ LOINC = {
     50882: "1963-8",
     51265: "777-3",
     51006: "3094-0",
+    50862: "1751-7",
+    50863: "6768-6",
+    50861: "1742-6",
+    50878: "1920-8",
+    50960: "19123-9",
 }
 _WORDS = tuple(
     item for name in ("oxygen_device", "ventilator_mode", "hamilton_mode") for item in sepsis_rules.CHART_ITEMS[name]

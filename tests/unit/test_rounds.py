@@ -165,6 +165,22 @@ def test_the_best_round_is_kept(history: list[Validation], best: int) -> None:
     assert found.validation.auroc == max(expected)
 
 
+NEAR = validation({150: 40, 20: 10}, {20: 140, 150: 10})  # AUROC 0.867, standard error 0.03
+NEARLY = validation({150: 39, 20: 11}, {20: 139, 150: 11})  # 0.853
+WORSE = validation({150: 34, 20: 16}, {20: 139, 150: 11})  # 0.803
+
+
+@pytest.mark.parametrize(
+    ("history", "kept"),
+    [([GOOD, NEAR, NEARLY, NEARLY], 3), ([GOOD, NEAR, WORSE, WORSE], 1), ([GOOD, NEAR, WORSE, NEARLY], 3)],
+)
+def test_a_later_round_is_kept_when_it_is_worse_by_less_than_a_standard_error(
+    history: list[Validation], kept: int
+) -> None:
+    found = _rounds([_site(_plus(1.0), 10, history)], tiny_config(rounds=3, min_sites=1), "Avon")
+    assert (found.best_round, found.improved_round) == (kept, 1)
+
+
 def test_a_last_round_that_nobody_could_validate_does_not_replace_a_validated_one() -> None:
     found = _rounds([_site(_plus(1.0), 10, [GOOD, GOOD, Validation()])] * 2, CONFIG, "Avon", "Burton")
     assert (found.best_round, found.validation.auroc) == (1, 1.0)

@@ -89,7 +89,7 @@ def test_each_step_has_the_gradient_of_the_paper(
 ) -> None:
     """Plain SGD in AdamW's place, three full-batch steps, against numpy: FedProx's g + mu (w - w0), SCAFFOLD's
     g + c - c_i; and SCAFFOLD's new c_i is the paper's option II, c_i - c + (w0 - w) / (K eta)."""
-    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr: torch.optim.SGD(groups, lr=lr))
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, fused: torch.optim.SGD(groups, lr=lr))
     monkeypatch.setattr("client.training.LARGEST_NORM", 1e9)
     data = patients(16, windows=3, missing=0.0)
     config = small_config(strategy="fedprox", proximal_mu=mu, local_steps=3, loss="cross_entropy", weight_decay=0.0)
@@ -191,8 +191,8 @@ def test_rounds_without_a_better_validation_end_the_run(tmp_path: Path) -> None:
     config = small_config(rounds=30, patience=2, learning_rate=0.3)
     training, _, _ = _trained(tmp_path, config)
     assert len(training.rounds) == training.improved_round + 3 < 30  # a round's validation is known a round later
-    best = max(record.validation_auroc for record in training.rounds)
-    assert training.validation.auroc == best == training.rounds[training.best_round - 1].validation_auroc
+    assert training.best.auroc == max(record.validation_auroc for record in training.rounds)
+    assert training.validation.auroc == training.rounds[training.best_round - 1].validation_auroc
 
 
 def test_two_runs_agree_to_the_last_bit(tmp_path: Path) -> None:
