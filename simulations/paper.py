@@ -117,7 +117,7 @@ def _run(profile: Profile, loss: LossName, results: RunResults) -> PaperRun:
 def _leak(out: Path, loss: LossName, resamples: int) -> Leak:
     """The profiles on the stays that both held out, so that neither model has seen them; patients are resampled."""
     held = {profile: _scored_stays(out / profile, loss) for profile in PROFILES}
-    both = held["early"].join(held["paper"][["score"]], how="inner", rsuffix="_paper")
+    both = held["early"].join(held["paper"]["score"].rename("score_paper"), how="inner")
     stays = HeldOut(
         both["patient"].to_numpy(),
         both["label"].to_numpy(),
