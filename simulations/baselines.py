@@ -94,7 +94,9 @@ def train_baseline(
     device = torch.device("cpu")
     training, validation = open_pooled(stores, config)
     plan = plan or plan_from([local_statistics(training, config)], config)
-    config = config.with_label_rate(plan.prevalence)
+    config = config.with_label_rate(plan.prevalence).model_copy(
+        update={"strategy": "fedavg"}
+    )  # no term of a strategy's
     scaler, model = Scaler(plan), build_model(config.model_for(plan), seed=config.seed)
     best, chosen, kept = Validation(), Validation(), {key: value.clone() for key, value in model.state_dict().items()}
     for number in range(1, config.rounds + 1):

@@ -1,13 +1,15 @@
 """Every strategy trains real sites; FedProx and SCAFFOLD do the arithmetic of their papers."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from builders import patients, tiny_plan
-from federation import small_config, small_federation
+from builders import patients, tiny_plan, write_store
+from federation import STUDY, small_config, small_federation
 from safetensors.torch import load_file
 
 from client.site_state import KEPT_RUNS, load_state, save_state, state_folder
@@ -17,11 +19,13 @@ from server.rounds import Training, personalise, run_rounds
 from server.statistics import federated_plan
 from server.strategies import build_strategy
 from server.strategies.scaffold import moved_control
+from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig, StrategyName
-from shared_model.errors import ConfigError, StoreError
+from shared_model.errors import ConfigError, FederationError, StoreError
 from shared_model.inputs import Scaler
 from shared_model.model import build_model
 from shared_model.plan import PreprocessingPlan
+from shared_model.study import Study
 
 ROBUST = {"krum": 3, "multikrum": 3, "bulyan": 3}  # sites, none of them hostile
 
@@ -167,24 +171,22 @@ def test_local_normalisation_makes_up_for_a_site_that_measures_in_another_unit(t
         config = small_config(personalisation=kind, rounds=4, learning_rate=5e-3)
         folder = tmp_path / kind
         small_federation(folder, config)
-        spoil(folder / "site1")
+        spoil(folder / "site1", _in_hundredths)
         training, _, _ = _trained(folder, config)
         found[kind] = training.sites["Site 1"].auroc
     assert found["local_normalisation"] > found["none"] + 0.05
 
 
-def spoil(site: Path) -> None:
-    """Divide the features of a store by a hundred."""
-    from builders import write_store
-    from federation import STUDY
-
-    from shared_model.batch import open_store
-    from shared_model.study import Study
-
+def spoil(site: Path, change: Callable[[PatientData], object]) -> None:
+    """Change the patients of a store."""
     data = open_store(site / "store")
+    change(data)
+    write_store(site / "store", data, study=Study(**STUDY))
+
+
+def _in_hundredths(data: PatientData) -> None:
     data.static_NF.div_(100)
     data.series_NTC.div_(100)
-    write_store(site / "store", data, study=Study(**STUDY))
 
 
 def test_rounds_without_a_better_validation_end_the_run(tmp_path: Path) -> None:
@@ -199,3 +201,33 @@ def test_two_runs_agree_to_the_last_bit(tmp_path: Path) -> None:
     config = small_config(strategy="scaffold", dropout=0.2)
     one, two = (_trained(tmp_path / name, config)[0].weights for name in "ab")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_feature_that_one_site_never_measures_is_trained_on_by_the_others(tmp_path: Path) -> None:
+    config = small_config(rounds=1)
+    small_federation(tmp_path, config)
+    spoil(tmp_path / "site1", lambda data: data.static_NF[:, :2].fill_(float("nan")))
+    training, _, plan = _trained(tmp_path, config)
+    assert all(feature.kept and 0.3 < feature.missing < 0.9 for feature in plan.static_features[:2])
+    assert training.rounds[0].replied == ["Site 1", "Site 2"]
+
+
+def test_what_no_site_measures_is_no_input_of_the_model(tmp_path: Path) -> None:
+    config = small_config(rounds=1)
+    small_federation(tmp_path, config)
+    for site in ("site1", "site2"):
+        spoil(tmp_path / site, lambda data: data.series_NTC[:, :, 0].fill_(float("nan")))
+    training, _, plan = _trained(tmp_path, config)
+    assert [feature.name for feature in plan.series_features if not feature.kept] == [config.series[0]]
+    assert training.weights["series.lstm.weight_ih_l0"].shape[1] == 3 * (len(config.series) - 1)
+
+
+def test_weights_that_belong_to_another_plan_are_refused_by_every_site(tmp_path: Path) -> None:
+    config = small_config(rounds=1)
+    grid = small_federation(tmp_path, config)
+    admission = admit(grid, config, encoder="")
+    plan, _, _ = federated_plan(grid, admission, config)
+    dropped = replace(plan, static_features=(replace(plan.static_features[0], reason="x"), *plan.static_features[1:]))
+    initial = dict(build_model(config.model_for(plan), seed=1).state_dict())
+    with pytest.raises(FederationError, match="Site 1: ContractError: model: weights do not fit"):
+        run_rounds(grid, admission, build_strategy(config, 2), initial, dropped, config)

