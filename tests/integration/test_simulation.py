@@ -63,7 +63,8 @@ def test_the_retrospective_profile_runs_here_and_says_what_it_is(tmp_path: Path)
     assert results.data is not None and (results.data.profile, results.data.label) == ("paper", "in_icu")
     assert "has seen the future" in (out / "report.html").read_text()
     plan = json.loads((out / "model" / "plan.json").read_text())
-    assert "los_hospital" in plan["static"] and "lactate_sd" in plan["series"] and plan["series_fill"] == "linear"
+    static, series = ({f["name"] for f in plan[kind]} for kind in ("static_features", "series_features"))
+    assert "los_hospital" in static and "lactate_sd" in series and plan["series_fill"] == "linear"
 
 
 def test_a_unit_below_the_smallest_cell_takes_no_part_and_the_report_says_so(small_run: Path) -> None:
