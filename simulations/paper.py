@@ -82,7 +82,7 @@ def run_paper(
 def _run_profile(
     profile: Profile, scenario: Scenario, patients: Patients, out: Path, watcher: Watcher, overrides: dict[str, Scalar]
 ) -> list[PaperRun]:
-    configs = {loss: _config(scenario.config, profile, loss, overrides) for loss in LOSSES}
+    configs = {loss: config_of(scenario.config, profile, loss, overrides) for loss in LOSSES}
     scenario = changed(scenario, config=configs["focal"])
     watcher.stage(f"{profile}: preparing")
     prepare_store(scenario, patients, out / "stores" / "all", watcher)
@@ -95,7 +95,8 @@ def _run_profile(
     return runs
 
 
-def _config(base: RunConfig, profile: Profile, loss: LossName, overrides: dict[str, Scalar]) -> RunConfig:
+def config_of(base: RunConfig, profile: Profile, loss: LossName, overrides: dict[str, Scalar]) -> RunConfig:
+    """What one federation trains with. What the user sets wins over a profile's settings, but for profile and loss."""
     forced: dict[str, Scalar] = {"profile": profile, "loss": loss, "seed": base.seed}
     return RunConfig.from_flat(base.to_flat() | SETTINGS[profile] | overrides | forced)
 

@@ -112,12 +112,10 @@ def test_what_is_finished_is_not_run_again(
 ) -> None:
     monkeypatch.delitem(benchmark.STRATEGIES, "fedprox")
     before = Benchmark.model_validate_json((out / "benchmark.json").read_text())
-    (out / "seed-1" / "lightgbm.json").unlink()
-    (out / "seed-1" / "baselines.json").write_text('{"recipe": "half wri')
+    (out / "seed-1" / "lightgbm.json").write_text('{"recipe": "half wri')
     again, watcher = run(out)
-    assert [s for s in watcher.stages if s.startswith("seed")] == [
-        "seed 1: partitioning by care unit", "seed 1: baselines", "seed 1: lightgbm",
-    ]  # fmt: skip
+    told = [stage for stage in watcher.stages if stage.startswith("seed")]
+    assert told == ["seed 1: partitioning by care unit", "seed 1: lightgbm"]
     quiet = {"runs": {"__all__": {"seconds"}}}
     assert again.model_dump(exclude=quiet) == before.model_dump(exclude=quiet), "the same seed, the same figures"
 
@@ -142,19 +140,18 @@ def test_a_released_model_is_evaluated_on_a_set_of_its_own(thin: Path, out: Path
 
 
 def test_a_site_is_simulated_with_what_its_yaml_says(out: Path, tmp_path: Path) -> None:
-    """Cohort, study and encoder are the file's, but for what the command line says."""
+    """Cohort, study and encoder are the file's, but for what the command line says. It stops before a federation."""
     config, where = str(out / "site.yaml"), tmp_path / "run"
-    command = [
-        BIN / "consilium-simulate", "--site", config, "--no-baselines", "--rounds", "1", "--units",
-        "Coronary care unit,Medical ICU", "--set", "bootstrap=0", "--set", "window-hours=2", "--out", where,
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((where / "results.json").read_text())
-    told = (results["data"]["source"], results["data"]["cohort"], results["data"]["prediction_hours"])
-    assert told == ("PhysioNet 2012", "all_icu", 48)
-    assert results["config"]["window-hours"] == 2 and results["config"]["label"] == "in_hospital"
-    assert [site["site"] for site in results["sites"]] == ["Coronary Care Unit", "Medical ICU"]
+    settings = ["--units", "Nowhere", "--label", "in_icu", "--set", "window-hours=2", "--out", where]
+    command = [BIN / "consilium-simulate", "--site", config, *settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "no unit 'Nowhere' in the cohort; it has Cardiac Surgery" in done.stderr
+    config = json.loads((where / "results.json").read_text())["config"]
+    assert (config["prediction-hours"], config["window-hours"], config["label"]) == (48, 2, "in_icu")
+    store = read_manifest(where / "stores" / "all")
+    assert (store["source"], store["cohort"], store["encoder"]["name"]) == ("PhysioNet 2012", "all_icu", "none")
+    assert store["study"]["prediction_hours"] == 48 and store["study"]["label"] == "in_icu"
 
 
 def test_ctrl_c_leaves_no_process_and_a_partial_benchmark(thin: Path, tmp_path: Path) -> None:
