@@ -50,7 +50,7 @@ _SCALED = {"zscore": "z-scores", "minmax": "a scale from 0 to 1"}
 FEATURES = """
 {% if features.total %}
 <section>
-<h2>What the features tell</h2>
+<h2>{{ features_title|default("What the features tell") }}</h2>
 {% if features.drawn %}
 <figure class="features">
 <div class="scroll" tabindex="0" role="region" aria-label="Features">

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS = {"early": BLUE, "paper": ORANGE}
+_ON_WHITE: dict[str, Any] = {"frameon": True, "framealpha": 1, "edgecolor": "white"}
 _STROKES = {"focal": "solid", "cross_entropy": (0, (2, 1.5))}
 
 
@@ -24,7 +25,7 @@ def draw_roc(axes: "Axes", paper: Paper) -> str:
         _curve(axes, run, run.heldout.roc, "auroc")
     unit_square(axes)
     name_axes(axes, "1 \u2212 specificity", "Sensitivity")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", **_ON_WHITE)
     return f"ROC curves. AUROC: {_spoken(runs, 'auroc')}."
 
 
@@ -38,7 +39,7 @@ def draw_pr(axes: "Axes", paper: Paper) -> str:
         _curve(axes, run, run.heldout.precision_recall, "auprc")
     unit_square(axes)
     name_axes(axes, "Recall", "Precision")
-    axes.legend(loc="best")
+    axes.legend(loc="best", **_ON_WHITE)
     return f"Precision-recall curves. AUPRC: {_spoken(runs, 'auprc')}."
 
 

@@ -57,7 +57,8 @@ prediction time.</p></div>
 </div>
 <p class="hint">Ours on {{ paper.runs[0].heldout.patients|count }} held-out patients
 ({{ paper.runs[0].heldout.deaths|count }} deaths), with 95\u00a0% bootstrap intervals over patients; all but the AUROC
-at the threshold with the best Youden index on the hospitals\u2019 validation patients. {{ impossible }}</p>
+at the threshold with the best Youden index on the hospitals\u2019 validation patients, or at 0.5 where they are too few
+for their counts to leave the hospitals. {{ impossible }}</p>
 </section>
 <section class="keep">
 <h2>Figures 4, 5 and 6</h2>
@@ -70,15 +71,9 @@ at the threshold with the best Youden index on the hospitals\u2019 validation pa
  "No round was completed.") }}
 </div>
 </section>
-{% if features.total %}
-<section>
-<h2>Figure 2: mutual information and correlation</h2>
-<p class="hint">Of the profile \u201cpaper\u201d, from what the hospitals\u2019 distributions merge to.</p>
-</section>
 """
     + FEATURES
     + """
-{% endif %}
 <section class="keep">
 <h2>What was done</h2>
 <p>Four federations of the same hospitals, one a care unit: both profiles, each trained with cross-entropy and with
@@ -111,6 +106,7 @@ def render_paper(paper: Paper) -> str:
         paper=paper,
         headline=headline(paper.leaks[-1]),
         sentence=sentence(paper.leaks[-1]),
+        features_title="Figure 2: mutual information and correlation, profile \u201cpaper\u201d",
         features=feature_table(next(run.features for run in paper.runs if run.profile == "paper")),
         figures={name: Markup(svg) for name, svg in drawn.items() if svg},  # noqa: S704 - escaped there
         style=Markup(STYLE),  # noqa: S704 - our own constant
