@@ -2,11 +2,12 @@
 
 Both loops in turns on one device with the same threads: the plain one takes batches of 32 chunks sorted by length, as
 tutorials do; ours is timed with the cutting into chunks, which the plain one has for nothing. ClinicalBERT has the size
-of BERT base; random weights of that size take as long. Memory is that of a process of its own with a small encoder of
-ClinicalBERT's width, where every note is another text. Alone: python -m tests.benchmarks.text [NOTES]
+of BERT base; random weights of that size take as long. Memory is that of a process of its own, where every note is
+another text; the encoder there has ClinicalBERT's width and no layers, for the notes' share is what is asked.
+Alone: python -m tests.benchmarks.text [NOTES]
 """
 
-import os
+import shutil
 import sys
 import tempfile
 import time
@@ -23,7 +24,6 @@ from tests.benchmarks.preparation import measured
 
 SHOWN, REPEATS = 120, 3
 MEMORY_NOTES = (2_000, 8_000)
-ROOT = Path(__file__).resolve().parents[2]
 _EMBED = """
 import sys
 from pathlib import Path
@@ -89,9 +89,7 @@ def _rate(table: Table, name: str, encoder: Encoder, texts: list[str]) -> None:
 
 
 def _memory(table: Table, folder: Path) -> None:
-    from tests.site_builders import tiny_encoder
-
-    encoder = tiny_encoder(folder / "tiny", hidden_size=768, num_attention_heads=12)
+    encoder = str(_bert_base(folder / "flat", layers=0).folder)
     peaks = {}
     for notes in MEMORY_NOTES:
         place = folder / f"memory-{notes}"
@@ -135,14 +133,12 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _bert_base(folder: Path) -> Encoder:
-    """ClinicalBERT's size (12 layers of 768) with the packaged encoder's tokenizer."""
-    import shutil
-
+def _bert_base(folder: Path, *, layers: int = 12) -> Encoder:
+    """ClinicalBERT's size (768 wide) with the packaged encoder's tokenizer."""
     from transformers import BertConfig, BertModel
 
     packaged = Path(str(resolve_encoder("minilm").folder))
-    BertModel(BertConfig(vocab_size=30_522)).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=30_522, num_hidden_layers=layers)).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(packaged / name, folder / name)
     return resolve_encoder(str(folder))
@@ -160,6 +156,5 @@ def reports(count: int, *, seed: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with tempfile.TemporaryDirectory(prefix="consilium-bench-") as scratch:
         Console(width=120).print(measure(Path(scratch) / "text", *map(int, sys.argv[1:])))
