@@ -48,8 +48,8 @@ RESULTS, PAGE = "benchmark.json", "benchmark.md"
 CONFIG = "physionet-2012"
 FILES = ("set-a.csv.gz", "outcomes-a.csv", "set-b.csv.gz", "outcomes-b.csv")
 BEST = "best"
-# What every network trains with: one model, one budget. On 5,000 stays the default overfits within ten epochs. These are
-# provisional: they were compared on the held-out patients of seeds 1 to 3, so those figures flatter.
+# What every network trains with: one model, one budget. On 5,000 stays the default overfits within ten epochs. These
+# are provisional: they were compared on the held-out patients of seeds 1 to 3, so those figures flatter.
 COMMON: dict[str, Scalar] = {
     "rounds": 15,
     "learning-rate": 0.001,
