@@ -1,12 +1,13 @@
 """What a site keeps on its own disk between messages, beside its prepared store, and never sends: SCAFFOLD's control
 variate and its personal model. A SuperNode's memory does not survive a restart; these do.
 
-A file is written under another name and renamed. Of earlier runs the last few are kept.
+Of earlier runs the last few are kept.
 """
 
 import shutil
 from pathlib import Path
 
+from shared_model.atomic import replacing_file
 from shared_model.errors import StoreError
 from shared_model.messages import Weights
 
@@ -23,9 +24,8 @@ def save_state(folder: Path, name: str, weights: Weights) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{name}.tmp"
-    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
-    temporary.replace(folder / f"{name}.safetensors")
+    with replacing_file(folder / f"{name}.safetensors") as temporary:
+        save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
     of_store = next(parent for parent in folder.parents if parent.name.endswith(STATE))
     runs = sorted(of_store.glob("run-*"), key=lambda run: run.stat().st_mtime)
     for old in runs[:-KEPT_RUNS]:

@@ -1,7 +1,4 @@
-"""What a run leaves on disk at the server: a checkpoint after every round, and the released model.
-
-A file is written under another name and renamed, so a reader finds a whole file or none.
-"""
+"""What a run leaves on disk at the server: a checkpoint after every round, and the released model."""
 
 import json
 from dataclasses import asdict
@@ -11,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from shared_model.atomic import replacing_file, write_text
 from shared_model.errors import ContractError
 from shared_model.messages import Weights
 from shared_model.model import FusionModel, ModelConfig, load_model
@@ -36,7 +34,7 @@ def save_model(
     """The released model: weights, the plan that belongs to them, and what is needed to load and use them."""
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / WEIGHTS, weights, {"plan": plan.digest})
-    _write(folder / PLAN, plan.to_json())
+    write_text(folder / PLAN, plan.to_json())
     config = {
         "model": asdict(sizes),
         "plan_digest": plan.digest,
@@ -44,7 +42,7 @@ def save_model(
         "threshold": threshold,
         "encoder": encoder,
     }
-    _write(folder / CONFIG, json.dumps(config, indent=1))
+    write_text(folder / CONFIG, json.dumps(config, indent=1))
 
 
 def load_released(folder: Path) -> tuple[FusionModel, PreprocessingPlan, float]:
@@ -62,14 +60,7 @@ def load_released(folder: Path) -> tuple[FusionModel, PreprocessingPlan, float]:
     return load_model(sizes, weights), plan, threshold
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _save(path: Path, weights: Weights, metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary, metadata=metadata)
-    temporary.replace(path)
+    with replacing_file(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary, metadata=metadata)

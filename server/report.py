@@ -18,6 +18,7 @@ from server.report_style import STYLE
 from server.report_tuning import tuning_table
 from server.report_words import NBSP, count, digits, duration, interval, known, number, share, size, undefined
 from server.results import Estimate, RunResults
+from shared_model.atomic import write_text
 
 LEAK_AUROC = 0.95  # honest early-window models of this task reach 0.80 to 0.88
 JUDGED_DEATHS = 10
@@ -51,13 +52,8 @@ def render_report(results: RunResults) -> str:
 
 
 def write_report(results: RunResults, path: Path) -> None:
-    """Write atomically: a reader sees the old page or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(render_report(results), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A reader sees the old page or the new one."""
+    write_text(path, render_report(results))
 
 
 def evaluated_on(results: RunResults) -> str:

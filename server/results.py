@@ -13,6 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared_model.atomic import write_text
+
 SCHEMA_VERSION = 2
 SMALLEST_SUBGROUP = 10  # patients; the estimates of fewer say nothing
 
@@ -263,10 +265,8 @@ class RunResults(_Document):
         return self.heldout or self.validation
 
     def write(self, path: Path) -> None:
-        """Write atomically: a reader sees the old document or the new one."""
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        temporary.replace(path)
+        """A reader sees the old document or the new one."""
+        write_text(path, self.model_dump_json(indent=1))
 
 
 def read_results(path: Path) -> RunResults:

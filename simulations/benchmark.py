@@ -20,6 +20,7 @@ from client.mapping.init import shipped_configs
 from client.site import load_site
 from server.checkpoint import load_released
 from server.evaluation import evaluate_predictions
+from shared_model.atomic import write_text
 from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig, Scalar
 from shared_model.errors import MissingTableError
@@ -27,7 +28,7 @@ from shared_model.features import digest_of
 from shared_model.manifest import read_manifest
 from shared_model.metrics import Floats
 from simulations.baselines import POOLED, run_baselines
-from simulations.benchmark_results import Benchmark, Finished, ModelRun, write_document, write_text
+from simulations.benchmark_results import Benchmark, Finished, ModelRun, write_document
 from simulations.benchmark_summary import LOCAL, as_markdown, summarize
 from simulations.boosting import BOOSTED, require_lightgbm, train_boosted
 from simulations.crossed import HeldOut

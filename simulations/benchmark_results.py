@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.results import Estimate, UnitEvaluation
+from shared_model.atomic import write_text
 
 
 class _Document(BaseModel):
@@ -79,13 +80,5 @@ class Finished(_Document):
 
 
 def write_document(path: Path, document: BaseModel) -> None:
-    """Write atomically: a reader sees the old document or the new one."""
+    """A reader sees the old document or the new one."""
     write_text(path, document.model_dump_json(indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """The same for any text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from server.results import RunResults
+from shared_model.atomic import write_text
 from shared_model.batch import open_store
 from shared_model.config import LossName, RunConfig, Scalar
 from shared_model.manifest import read_manifest
 from shared_model.study import Profile
-from simulations.benchmark_results import write_document, write_text
+from simulations.benchmark_results import write_document
 from simulations.crossed import Crossed, HeldOut
 from simulations.experiment import (
     Scenario,

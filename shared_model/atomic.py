@@ -1,0 +1,23 @@
+"""Files that are whole or absent."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A temporary sibling that takes ``path``'s place when the block ends well, and is removed when it does not: a
+    reader sees the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put ``text`` in ``path``'s place."""
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
