@@ -26,9 +26,14 @@ from shared_model.messages import (
 from shared_model.trial import Trial
 
 if TYPE_CHECKING:
+    import torch
+
+    from client.training import Update
     from shared_model.batch import PatientData
     from shared_model.config import RunConfig
     from shared_model.inputs import Scaler
+    from shared_model.mergeable import Validation
+    from shared_model.model import FusionModel
     from shared_model.plan import PreprocessingPlan
 
 
@@ -52,26 +57,9 @@ def statistics(asked: Asked) -> Statistics:
 
 def train(asked: Asked) -> TrainReply:
     """Validate the incoming model, then train it."""
-    from client.evaluation import validate
-    from client.training import train_local
-    from shared_model.features import digest_of
-    from shared_model.model import load_model
-    from shared_model.predict import best_device
-
-    task, device = _Task.of(asked), best_device()
-    model = load_model(task.config.model_for(task.order.plan), read_weights(asked.content)).to(device)
-    before = validate(model, task.validation, task.scaler, task.config, device)
-    control = _Control.of(asked, task)
-    update = train_local(
-        model,
-        task.training,
-        task.scaler,
-        task.config,
-        learning_rate=task.order.learning_rate,
-        seed=int(digest_of([task.config.seed, asked.site.site, task.order.round])[:8], 16),
-        device=device,
-        correction=control.correction if control else None,
-    )
+    task = _Task.of(asked)
+    before, control = task.validate(), _Control.of(asked, task)
+    update = task.train(task.order.round, correction=control.correction if control else None)
     return TrainReply(
         weights=update.weights,
         examples=update.examples,
@@ -84,22 +72,13 @@ def train(asked: Asked) -> TrainReply:
 
 def evaluate(asked: Asked) -> EvaluateReply:
     """Validate the incoming model and, if the order says so, one that is fine-tuned to the site and stays there."""
-    from client.evaluation import validate
-    from client.training import train_local
-    from shared_model.features import digest_of
-    from shared_model.model import load_model
-    from shared_model.predict import best_device
-
-    task, device = _Task.of(asked), best_device()
-    model = load_model(task.config.model_for(task.order.plan), read_weights(asked.content)).to(device)
-    found = validate(model, task.validation, task.scaler, task.config, device)
+    task = _Task.of(asked)
+    found = task.validate()
     if not task.order.personal:
         return EvaluateReply(validation=found)
-    budget = task.config.model_copy(update={"local_epochs": task.config.finetune_epochs, "local_steps": 0})
-    seed, rate = int(digest_of([task.config.seed, asked.site.site, PERSONAL])[:8], 16), task.order.learning_rate
-    update = train_local(model, task.training, task.scaler, budget, learning_rate=rate, seed=seed, device=device)
+    update = task.train(PERSONAL, local_epochs=task.config.finetune_epochs, local_steps=0)
     save_state(task.state, PERSONAL, update.weights)
-    return EvaluateReply(validation=found, personal=validate(model, task.validation, task.scaler, task.config, device))
+    return EvaluateReply(validation=found, personal=task.validate())
 
 
 def open_trial(asked: Asked, trial: Trial) -> tuple["PatientData", "PatientData"]:
@@ -125,30 +104,60 @@ def read_order(content: Content, config: "RunConfig") -> RoundOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """An order with what it needs of the site; ``config`` has the trial's settings."""
+    """An order with what it needs of the site; ``config`` has the trial's settings, ``model`` the incoming weights."""
 
     order: RoundOrder
     config: "RunConfig"
     training: "PatientData"
-    validation: "PatientData"
+    held: "PatientData"
     scaler: "Scaler"
+    model: "FusionModel"
+    device: "torch.device"
+    site: str
     state: Path
 
     @classmethod
     def of(cls, asked: Asked) -> "_Task":
         from shared_model.features import digest_of
         from shared_model.inputs import Scaler
+        from shared_model.model import load_model
+        from shared_model.predict import best_device
 
-        order = read_order(asked.content, asked.config)
-        training, validation = open_trial(asked, order.trial)
+        order, device = read_order(asked.content, asked.config), best_device()
+        training, held = open_trial(asked, order.trial)
         config = order.trial.config(asked.config).with_label_rate(order.plan.prevalence)
         return cls(
             order=order,
             config=config,
             training=training,
-            validation=validation,
+            held=held,
             scaler=Scaler(_own_plan(order.plan, training, config)),
+            model=load_model(config.model_for(order.plan), read_weights(asked.content)).to(device),
+            device=device,
+            site=asked.site.site,
             state=state_folder(asked.site.store, asked.run_id) / digest_of(order.trial.to_json())[:16],
+        )
+
+    def validate(self) -> "Validation":
+        """The model as it is now, on the validation patients."""
+        from client.evaluation import validate
+
+        return validate(self.model, self.held, self.scaler, self.config, self.device)
+
+    def train(self, what: int | str, *, correction: Weights | None = None, **budget: int) -> "Update":
+        """Train the model in place; ``what`` tells the random numbers of a round, or of another purpose, apart."""
+        from client.training import train_local
+        from shared_model.features import seed_of
+
+        return train_local(
+            self.model,
+            self.training,
+            self.scaler,
+            self.config.model_copy(update=budget),
+            learning_rate=self.order.learning_rate,
+            seed=seed_of(self.config.seed, self.site, what),
+            device=self.device,
+            correction=correction,
         )
 
 

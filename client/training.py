@@ -16,10 +16,10 @@ from shared_model.config import RunConfig
 from shared_model.errors import ConfigError
 from shared_model.inputs import Batch, Inputs, Scaler
 from shared_model.losses import training_loss
+from shared_model.messages import Weights
 from shared_model.model import FusionModel
 
 LARGEST_NORM = 1.0  # of a gradient
-Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

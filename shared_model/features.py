@@ -139,6 +139,11 @@ DERIVED: tuple[Derived, ...] = (
 )
 
 
+def seed_of(*parts: object) -> int:
+    """A 32-bit seed that follows from ``parts`` alone."""
+    return int(digest_of(list(parts))[:8], 16)
+
+
 def digest_of(document: object) -> str:
     """SHA-256 of a JSON document in canonical form (sorted keys, no spaces), as 64 hex digits."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

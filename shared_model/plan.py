@@ -137,12 +137,11 @@ def fit_plan(
 ) -> PreprocessingPlan:
     """The plan from merged distributions by feature, in tensor order."""
     fitted = [
-        {name: _fit(name, grid, held, patients, settings) for name, (grid, held) in part.items()}
-        for part in (static, series)
+        [_fit(name, grid, held, patients, settings) for name, (grid, held) in part.items()] for part in (static, series)
     ]
     return PreprocessingPlan(
-        static_features=tuple(_select(list(fitted[0].values()), settings.select_features)),
-        series_features=tuple(fitted[1].values()),
+        static_features=tuple(_select(fitted[0], settings.select_features)),
+        series_features=tuple(fitted[1]),
         series_fill=settings.series_fill,
         patients=patients,
         prevalence=prevalence,

@@ -24,7 +24,7 @@ from client.statistics import local_statistics
 from client.training import train_local
 from shared_model.batch import PatientData, open_split, open_store
 from shared_model.config import RunConfig
-from shared_model.features import digest_of
+from shared_model.features import seed_of
 from shared_model.fitting import plan_from
 from shared_model.inputs import Scaler
 from shared_model.mergeable import Validation
@@ -100,7 +100,7 @@ def train_baseline(
     scaler, model = Scaler(plan), build_model(config.model_for(plan), seed=config.seed)
     best, chosen, kept = Validation(), Validation(), {key: value.clone() for key, value in model.state_dict().items()}
     for number in range(1, config.rounds + 1):
-        seed = int(digest_of([config.seed, name, number])[:8], 16)
+        seed = seed_of(config.seed, name, number)
         rate = config.learning_rate_at(number)
         update = train_local(model, training, scaler, config, learning_rate=rate, seed=seed, device=device)
         found = validate(model, validation, scaler, config, device)
