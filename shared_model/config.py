@@ -142,17 +142,9 @@ class RunConfig(Study):
         """How the preprocessing plan is fitted."""
         return PlanSettings(**{name: getattr(self, name) for name in PlanSettings.__dataclass_fields__})
 
-    @property
-    def model(self) -> ModelConfig:
-        """The sizes of a model that sees every feature of the study."""
-        return self._model(len(self.static), len(self.series))
-
     def model_for(self, plan: PreprocessingPlan) -> ModelConfig:
         """The sizes of the model whose inputs are the plan's kept features."""
-        return self._model(len(plan.static), len(plan.series))
-
-    def _model(self, static: int, series: int) -> ModelConfig:
-        inputs = {"static_features": static, "series_channels": series}
+        inputs = {"static_features": len(plan.static), "series_channels": len(plan.series)}
         sizes = {name: getattr(self, name) for name in ModelConfig.__dataclass_fields__ if name not in inputs}
         return ModelConfig(**inputs, **sizes)
 

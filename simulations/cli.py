@@ -9,7 +9,7 @@ import typer
 from shared_model.command import command_group, run
 from shared_model.errors import ConfigError
 from shared_model.study import Cohort, Label, Profile, Stays
-from simulations.evidence import benchmark, paper
+from simulations.commands import benchmark, paper, tune
 from simulations.options import (
     DATA,
     TRAINING,
@@ -26,7 +26,6 @@ from simulations.options import (
     overrides_of,
     source_of,
 )
-from simulations.search import tune
 
 if TYPE_CHECKING:
     from client.site import SiteConfig

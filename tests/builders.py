@@ -21,6 +21,7 @@ from shared_model.inputs import Scaler
 from shared_model.manifest import MANIFEST, TENSORS, file_digest
 from shared_model.mergeable import Validation
 from shared_model.messages import Statistics
+from shared_model.model import ModelConfig
 from shared_model.plan import FeaturePlan, PreprocessingPlan
 from shared_model.study import EARLY, Study
 
@@ -46,6 +47,11 @@ def tiny_plan(*, bound: float = 5.0) -> PreprocessingPlan:
         prevalence=0.2,
         contract=contract_digest(EARLY),
     )
+
+
+def model_sizes(config: RunConfig) -> ModelConfig:
+    """Of the model that sees every feature of the default study."""
+    return config.model_for(tiny_plan())
 
 
 def feature_plan(name: str, **changes: object) -> FeaturePlan:

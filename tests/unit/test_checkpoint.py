@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import patients, tiny_config, tiny_plan, tiny_scaler
+from builders import model_sizes, patients, tiny_config, tiny_plan, tiny_scaler
 from safetensors import safe_open
 
 from server.checkpoint import CONFIG, PLAN, WEIGHTS, load_released, save_checkpoint, save_model
@@ -19,7 +19,7 @@ from shared_model.messages import Weights
 from shared_model.model import build_model
 from shared_model.plan import PreprocessingPlan
 
-SIZES = tiny_config().model
+SIZES = model_sizes(tiny_config())
 
 
 def _weights(seed: int = 1) -> Weights:
@@ -98,7 +98,7 @@ def test_a_config_of_another_shape_is_a_contract_error(tmp_path: Path, change: d
 
 
 def test_weights_of_other_sizes_are_a_contract_error(tmp_path: Path) -> None:
-    other = tiny_config(fusion_width=7).model
+    other = model_sizes(tiny_config(fusion_width=7))
     save_model(tmp_path, _weights(), tiny_plan(), other, threshold=0.5, encoder="")
     with pytest.raises(ContractError, match="weights do not fit"):
         load_released(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import patients, tiny_config, tiny_plan, write_site, write_store
+from builders import model_sizes, patients, tiny_config, tiny_plan, write_site, write_store
 from flwr.app import Context, Message, RecordDict
 
 from client.app import app
@@ -44,7 +44,7 @@ def _context(site: Path | None, **run_config: object) -> Context:
 
 
 def _send(kind: str, context: Context, *, config: RunConfig | None = None) -> Message:
-    weights = dict(build_model((config or tiny_config()).model, seed=0).state_dict())
+    weights = dict(build_model(model_sizes(config or tiny_config()), seed=0).state_dict())
     content = weights_content(weights, RoundOrder(round=1, learning_rate=1e-3, plan=tiny_plan()))
     return app(Message(content, dst_node_id=7, message_type=kind), context)
 
@@ -67,7 +67,7 @@ def test_the_client_app_answers_every_message_from_a_whole_store(tmp_path: Path)
     update = TrainReply.read(_send(TRAIN, context).content)
     assert update.examples == update.validation.count == 40
     assert EvaluateReply.read(_send(EVALUATE, context).content).validation == update.validation
-    assert update.weights.keys() == build_model(tiny_config().model, seed=0).state_dict().keys()
+    assert update.weights.keys() == build_model(model_sizes(tiny_config()), seed=0).state_dict().keys()
 
 
 def test_the_same_message_gets_the_same_update_to_the_last_bit(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_contract_error_is_told_to_the_other_side(tmp_path: Path) -> None:
 
 def test_a_diverged_update_does_not_leave_the_client_app(tmp_path: Path) -> None:
     write_store(tmp_path / "store", patients(30))
-    weights = dict(build_model(tiny_config().model, seed=0).state_dict())
+    weights = dict(build_model(model_sizes(tiny_config()), seed=0).state_dict())
     weights["missing.weight"] = torch.full_like(weights["missing.weight"], math.nan)
     content = weights_content(weights, RoundOrder(round=1, learning_rate=1e-3, plan=tiny_plan()))
     reply = app(Message(content, dst_node_id=7, message_type=TRAIN), _context(write_site(tmp_path)))

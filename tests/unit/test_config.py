@@ -5,14 +5,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from builders import tiny_config, write_site
+from builders import tiny_config, tiny_plan, write_site
 from flwr.app import Context, RecordDict
 
 from client.site import SIMULATED_SITES, load_site, resolve_site, simulated_sites
 from shared_model.config import RunConfig
 from shared_model.errors import ConfigError
 from shared_model.model import ModelConfig
-from shared_model.study import EARLY
 
 SECRET = "correct horse battery"  # noqa: S105 - stands for whatever else a file holds
 
@@ -69,11 +68,8 @@ def test_a_run_config_is_frozen() -> None:
 def test_the_models_sizes_come_from_the_run_config() -> None:
     fixed = {"dropout", "static_features", "series_channels"}
     sizes = {name: 3 + n for n, name in enumerate(ModelConfig.__dataclass_fields__) if name not in fixed}
-    assert RunConfig(**sizes, dropout=0.4).model == ModelConfig(**sizes, dropout=0.4)
-    assert RunConfig().model == ModelConfig()
-    paper = RunConfig(profile="paper", window_hours=24, window_step_hours=24, window_statistics="max,min,mean,sd")
-    assert paper.model.static_features == len(EARLY.static) + 2
-    assert paper.model.series_channels == 4 * len(EARLY.series)
+    assert RunConfig(**sizes, dropout=0.4).model_for(tiny_plan()) == ModelConfig(**sizes, dropout=0.4)
+    assert RunConfig().model_for(tiny_plan()) == ModelConfig()
 
 
 def test_a_rule_of_two_keys_is_told_without_all_the_others() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import feature_plan, over_the_wire, patients, statistics, tiny_config, tiny_plan, validation
+from builders import feature_plan, model_sizes, over_the_wire, patients, statistics, tiny_config, tiny_plan, validation
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from client.statistics import local_statistics
@@ -43,7 +43,7 @@ ORDER = RoundOrder(round=3, learning_rate=5e-4, plan=tiny_plan())
 
 
 def _weights() -> dict[str, torch.Tensor]:
-    return dict(build_model(tiny_config().model, seed=1).state_dict())
+    return dict(build_model(model_sizes(tiny_config()), seed=1).state_dict())
 
 
 def _train_reply() -> TrainReply:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from builders import patients, tiny_config, tiny_scaler
+from builders import model_sizes, patients, tiny_config, tiny_scaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ CONFIG = tiny_config()
 
 
 def _model(seed: int = 0) -> FusionModel:
-    return build_model(CONFIG.model, seed=seed).eval()
+    return build_model(model_sizes(CONFIG), seed=seed).eval()
 
 
 def _batch(data: PatientData, *index: int) -> Batch:
@@ -163,13 +163,13 @@ def test_build_model_does_not_disturb_the_random_state() -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    build_model(CONFIG.model, seed=5)
+    build_model(model_sizes(CONFIG), seed=5)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_load_model_round_trip_keeps_the_logits() -> None:
     model, batch = _model(3), _batch(patients(4), 0, 1, 2)
-    loaded = load_model(CONFIG.model, model.state_dict()).eval()
+    loaded = load_model(model_sizes(CONFIG), model.state_dict()).eval()
     assert torch.equal(loaded(batch), model(batch))
 
 
@@ -180,7 +180,7 @@ def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda weights: build_model(tiny_config(fusion_width=6).model, seed=0).state_dict(),
+        lambda weights: build_model(model_sizes(tiny_config(fusion_width=6)), seed=0).state_dict(),
         lambda weights: {name: tensor for name, tensor in weights.items() if name != "missing.weight"},
         lambda weights: weights | {"extra": torch.zeros(1)},
         _renamed,
@@ -190,11 +190,11 @@ def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 )
 def test_load_model_refuses_weights_of_another_model(spoil) -> None:
     with pytest.raises(ContractError, match="weights do not fit"):
-        load_model(CONFIG.model, spoil(dict(_model().state_dict())))
+        load_model(model_sizes(CONFIG), spoil(dict(_model().state_dict())))
 
 
 def _train(seed: int, *, epochs: int = 8, data: PatientData | None = None) -> tuple[Update, FusionModel]:
-    model = build_model(CONFIG.model, seed=0)
+    model = build_model(model_sizes(CONFIG), seed=0)
     held, config = data or patients(48, missing=0.1), tiny_config(local_epochs=epochs, dropout=0.3)
     return train_local(model, held, tiny_scaler(), config, learning_rate=0.01, seed=seed, device=CPU), model
 
@@ -224,7 +224,7 @@ def test_the_update_is_a_copy_of_the_trained_weights() -> None:
     with torch.no_grad():
         model.missing.weight.add_(1)
     assert not _same(update.weights, model.state_dict())
-    assert not _same(update.weights, build_model(CONFIG.model, seed=0).state_dict())
+    assert not _same(update.weights, build_model(model_sizes(CONFIG), seed=0).state_dict())
 
 
 def test_there_is_no_batch_norm_and_no_buffer_to_average() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from builders import Answer, MemoryGrid, over_the_wire, tiny_config, tiny_plan, validation
+from builders import Answer, MemoryGrid, model_sizes, over_the_wire, tiny_config, tiny_plan, validation
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.admission import Admission
@@ -54,7 +54,7 @@ Change = Callable[[Weights], Weights]
 
 
 def _initial() -> Weights:
-    return dict(build_model(CONFIG.model, seed=1).state_dict())
+    return dict(build_model(model_sizes(CONFIG), seed=1).state_dict())
 
 
 def _plus(number: float) -> Change:

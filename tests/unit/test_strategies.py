@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from builders import patients, tiny_plan, write_store
+from builders import model_sizes, patients, tiny_plan, write_store
 from federation import STUDY, small_config, small_federation
 from safetensors.torch import load_file
 
@@ -65,7 +65,7 @@ def test_the_proximal_term_pulls_the_weights_back_as_in_the_paper() -> None:
     data, scaler, moved = patients(16, windows=3), Scaler(tiny_plan()), {}
     for mu in (0.0, 50.0):
         config = small_config(strategy="fedprox", proximal_mu=mu, local_steps=6, learning_rate=1e-2, weight_decay=0.0)
-        model = build_model(config.model, seed=1)
+        model = build_model(model_sizes(config), seed=1)
         start = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
         train_local(model, data, scaler, config, learning_rate=1e-2, seed=3, device=torch.device("cpu"))
         moved[mu] = float((torch.cat([p.detach().flatten() for p in model.parameters()]) - start).norm())

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from builders import EMBEDDING, MemoryGrid, patients, tiny_config, tiny_plan, write_site, write_store
+from builders import EMBEDDING, MemoryGrid, model_sizes, patients, tiny_config, tiny_plan, write_site, write_store
 from flwr.app import Context, Message, RecordDict
 from typer.testing import CliRunner
 
@@ -66,7 +66,7 @@ def _ask(kind: str, folder: Path) -> Message:
     config = tiny_config(text_dimension=WIDTH)
     node = {"site-config": str(write_site(folder))}
     context = Context(run_id=1, node_id=7, node_config=node, state=RecordDict(), run_config=config.to_flat())
-    weights = dict(build_model(config.model, seed=0).state_dict())
+    weights = dict(build_model(model_sizes(config), seed=0).state_dict())
     content = weights_content(weights, RoundOrder(round=1, learning_rate=1e-3, plan=tiny_plan()))
     return app(Message(content, dst_node_id=7, message_type=kind), context)
 
@@ -81,8 +81,8 @@ def test_a_federation_with_a_heldout_set_of_another_width_does_not_start(tmp_pat
 
 def test_a_released_model_of_another_width_is_told_by_the_command(tmp_path: Path) -> None:
     config = tiny_config(text_dimension=WIDTH)
-    weights = dict(build_model(config.model, seed=0).state_dict())
-    save_model(tmp_path / "model", weights, tiny_plan(), config.model, threshold=0.5, encoder="e" * 64)
+    weights = dict(build_model(model_sizes(config), seed=0).state_dict())
+    save_model(tmp_path / "model", weights, tiny_plan(), model_sizes(config), threshold=0.5, encoder="e" * 64)
     store = write_store(tmp_path / "store", patients(60))
     found = CliRunner().invoke(server_cli, ["evaluate", str(tmp_path / "model"), str(store), "--bootstrap", "0"])
     assert isinstance(found.exception, ContractError)

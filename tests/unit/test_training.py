@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from builders import patients, tiny_config, tiny_plan
+from builders import model_sizes, patients, tiny_config, tiny_plan
 
 from client.training import Update, train_local
 from shared_model.config import RunConfig
@@ -20,7 +20,7 @@ LOGIT, LABEL = torch.tensor([2.0, -1.0, 0.3]), torch.tensor([1.0, 0.0, 0.0])
 def _train(**settings: object) -> tuple[Update, dict[str, torch.Tensor]]:
     """The update of a small model, and the weights before it."""
     config = tiny_config(**settings)
-    model = build_model(config.model, seed=1)
+    model = build_model(model_sizes(config), seed=1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     data = patients(50, windows=4)
     return train_local(model, data, Scaler(tiny_plan()), config, learning_rate=1e-2, seed=5, device=CPU), before
@@ -129,6 +129,6 @@ def test_a_compiled_model_trains_like_the_plain_one() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_same_code_trains_on_a_gpu() -> None:
     config, data = tiny_config(local_epochs=3), patients(50, windows=4)
-    model, device = build_model(config.model, seed=1), torch.device("cuda")
+    model, device = build_model(model_sizes(config), seed=1), torch.device("cuda")
     update = train_local(model, data, Scaler(tiny_plan()), config, learning_rate=1e-2, seed=5, device=device)
     assert all(tensor.device.type == "cpu" for tensor in update.weights.values()) and math.isfinite(update.loss)
