@@ -29,7 +29,7 @@ def describe(message: Message, context: Context) -> Message:
 
 @app.query("statistics")
 def statistics(message: Message, context: Context) -> Message:
-    """Moments of the training patients for the federation's preprocessing plan."""
+    """Distributions of the training patients' features, for the federation's preprocessing plan."""
     return _answer(message, context, task.statistics)
 
 
@@ -41,7 +41,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Validate the incoming model."""
+    """Validate the incoming model and, where the order says so, a personalised one."""
     return _answer(message, context, task.evaluate)
 
 

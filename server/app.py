@@ -1,4 +1,4 @@
-"""The ServerApp: admit -> statistics -> rounds -> held-out evaluation -> report."""
+"""The ServerApp: one federation from admission to report."""
 
 import logging
 import time

@@ -94,7 +94,8 @@ def evaluate_validation(
 def evaluate_left_out(
     outside: Mapping[str, Validation], inside: Mapping[str, Validation], *, resamples: int, seed: int
 ) -> list[LeftOutSite]:
-    """AUROC at each site of the model that the others trained (``outside``), and of the one that all trained."""
+    """AUROC at each site of the model that the others trained (``outside``, all of its patients), and of the one that
+    all trained (``inside``, its validation patients)."""
     settings: _Bootstrap = {"resamples": resamples, "seed": seed}
     return [
         LeftOutSite(

@@ -164,7 +164,7 @@ def left_out_forest(results: RunResults) -> Forest:
     """Each site, judged by a model that has never seen it and by the one that has."""
     return Forest(
         first="Site left out",
-        patients="Validation patients",
+        patients="Patients",
         columns=(
             Column(head="AUROC without it", label="Without it", kind="local"),
             Column(head="AUROC with it", label="With it", kind="federated"),

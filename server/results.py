@@ -110,13 +110,16 @@ class FederatedValidation(Performance):
 
 
 class LeftOutSite(_Document):
-    """Whether the model carries over to a hospital it has never seen, on that site's validation patients."""
+    """Whether the model carries over to a hospital it has never seen. ``patients`` and ``deaths`` are all of the
+    site's, training and validation alike: the model without it has seen none of them."""
 
     site: str
     patients: int
     deaths: int
-    auroc: Estimate = Field(description="of the model that the other sites trained")
-    inside_auroc: Estimate | None = Field(default=None, description="of the model that all sites trained")
+    auroc: Estimate = Field(description="of the model that the other sites trained, on all of the site's patients")
+    inside_auroc: Estimate | None = Field(
+        default=None, description="of the model that all sites trained, on the site's validation patients"
+    )
 
 
 class FeatureSummary(_Document):

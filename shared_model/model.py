@@ -59,8 +59,7 @@ class StaticEncoder(nn.Module):
 class SequenceEncoder(nn.Module):
     """A BiLSTM: its last forward and last backward states, and the mean of all states, concatenated and projected.
 
-    The mean is what carries a value that was high for hours and has fallen since; on PhysioNet 2012 it brings about
-    0.005 of AUROC over the last states alone.
+    The mean is what carries a value that was high for hours and has fallen since.
     """
 
     def __init__(self, inputs: int, hidden: int, width: int, dropout: float) -> None:

@@ -21,14 +21,15 @@ from simulations.options import (
     RoundsOption,
     SeedOption,
     SettingsOption,
+    SiteOption,
     SmallestCellOption,
     SyntheticOption,
     overrides_of,
     source_of,
+    unless_given,
 )
 
 if TYPE_CHECKING:
-    from client.site import SiteConfig
     from shared_model.config import Scalar
 
 app = command_group(needs_command=False)
@@ -44,14 +45,7 @@ def simulate(
     *,
     mimic: MimicOption = None,
     synthetic: SyntheticOption = None,
-    site: Annotated[
-        Path | None,
-        typer.Option(
-            help="Or a site's YAML: its extract, through its mapping; its cohort, study and encoder unless given here.",
-            metavar="SITE.yaml",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    site: SiteOption = None,
     cohort: Annotated[Cohort, typer.Option(help="Which ICU stays.", rich_help_panel=DATA)] = "sepsis3",
     flag: Annotated[
         str, typer.Option(help="TABLE.COLUMN that marks the stays of --cohort flag.", rich_help_panel=DATA)
@@ -102,8 +96,7 @@ def simulate(
     source = source_of(mimic, synthetic, seed=seed, site=config)
     chosen: dict[str, Any] = {"cohort": cohort, "flag": flag, "stays": stays, "encoder": encoder}
     study: dict[str, Scalar] = {"label": label, "profile": profile}
-    if config is not None:
-        chosen, study = _unless_given(context, config, chosen, study)
+    chosen, study = unless_given(context, config, chosen, study)
     if (chosen["cohort"] == "flag") != bool(chosen["flag"]):
         raise ConfigError("--cohort flag and --flag TABLE.COLUMN need each other")
     changes = study | overrides_of(settings, rounds) | {"seed": seed}
@@ -119,21 +112,6 @@ def simulate(
     with Screen() as screen:
         results = experiment.simulate(scenario, out, screen, replace=replace)
     screen.summary(results, out)
-
-
-def _unless_given(
-    context: typer.Context, site: "SiteConfig", chosen: dict[str, Any], study: "dict[str, Scalar]"
-) -> "tuple[dict[str, Any], dict[str, Scalar]]":
-    """Cohort and study of a site's YAML, but for what the command line says. A cohort and its flag go together."""
-    sources = {name: context.get_parameter_source(name) for name in (*chosen, *study)}
-    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-    if given & {"cohort", "flag"}:
-        given |= {"cohort", "flag"}
-    of_site = {name.replace("_", "-"): value for name, value in site.study.model_dump().items()}
-    return (
-        {name: value if name in given else getattr(site, name) for name, value in chosen.items()},
-        of_site | {name: value for name, value in study.items() if name in given},
-    )
 
 
 @app.command()

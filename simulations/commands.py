@@ -1,7 +1,7 @@
 """The commands beside the main one: a search over settings, a benchmark on open data, the seed's paper, federated."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,14 +17,17 @@ from simulations.options import (
     RoundsOption,
     SeedOption,
     SettingsOption,
+    SiteOption,
     SmallestCellOption,
     SyntheticOption,
     overrides_of,
     source_of,
+    unless_given,
 )
 
 
 def tune(
+    context: typer.Context,
     grid: Annotated[
         Path, typer.Argument(help="YAML: run-config key -> list of values, or {low, high, log}.", metavar="GRID.yaml")
     ],
@@ -35,6 +38,7 @@ def tune(
     ] = 0,
     mimic: MimicOption = None,
     synthetic: SyntheticOption = None,
+    site: SiteOption = None,
     cohort: Annotated[Cohort, typer.Option(help="Which ICU stays.", rich_help_panel=DATA)] = "sepsis3",
     encoder: EncoderOption = "minilm",
     heldout: HeldoutOption = 0.2,
@@ -54,6 +58,7 @@ def tune(
       echo 'learning-rate: [0.0005, 0.001, 0.003]' > grid.yaml
       consilium-simulate tune grid.yaml --folds 3 --rounds 6
     """
+    from client.site import load_site
     from shared_model.config import RunConfig
     from shared_model.errors import ConfigError
     from shared_model.search import read_grid, search_settings
@@ -64,17 +69,19 @@ def tune(
         text = grid.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{grid}: cannot be read as text; it is the grid of settings to try") from error
-    changes = overrides_of(settings, rounds) | {"seed": seed, "grid": text, "folds": folds, "trials": trials}
+    of_site = None if site is None else load_site(site)
+    chosen: dict[str, Any] = {"cohort": cohort, "flag": "", "stays": "first", "encoder": encoder}
+    chosen, study = unless_given(context, of_site, chosen, {})
+    changes = study | overrides_of(settings, rounds) | {"seed": seed, "grid": text, "folds": folds, "trials": trials}
     config = RunConfig.from_flat(RunConfig().to_flat() | changes)
     search_settings(read_grid(text), config)  # a mistake is told before anything is prepared
     scenario = experiment.Scenario(
-        source=source_of(mimic, synthetic, seed=seed),
-        cohort=cohort,
-        encoder=encoder,
+        source=source_of(mimic, synthetic, seed=seed, site=of_site),
         heldout_fraction=heldout,
         smallest_cell=smallest_cell,
         baselines=False,
         config=config,
+        **chosen,
     )
     with Screen() as screen:
         results = experiment.simulate(scenario, out, screen, replace=replace, go_on=True)

@@ -1,7 +1,7 @@
 """Options that several commands of ``consilium-simulate`` share, and what their values mean."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,14 @@ SyntheticOption = Annotated[
     int | None,
     typer.Option(
         help="Generate this many synthetic patients instead; 16000 unless --mimic is given.", rich_help_panel=DATA
+    ),
+]
+SiteOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Or a site's YAML: its extract, through its mapping; its cohort, study and encoder unless given here.",
+        metavar="SITE.yaml",
+        rich_help_panel=DATA,
     ),
 ]
 EncoderOption = Annotated[
@@ -67,3 +75,20 @@ def overrides_of(settings: list[str] | None, rounds: int | None) -> "dict[str, S
             raise ConfigError(f"--set {setting}: write KEY=VALUE")
         pairs[key.strip()] = yaml.safe_load(value)
     return pairs if rounds is None else pairs | {"rounds": rounds}
+
+
+def unless_given(
+    context: typer.Context, site: "SiteConfig | None", chosen: dict[str, Any], study: "dict[str, Scalar]"
+) -> "tuple[dict[str, Any], dict[str, Scalar]]":
+    """Cohort and study of a site's YAML, but for what the command line says. A cohort and its flag go together."""
+    if site is None:
+        return chosen, study
+    sources = {name: context.get_parameter_source(name) for name in (*chosen, *study)}
+    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+    if given & {"cohort", "flag"}:
+        given |= {"cohort", "flag"}
+    of_site = {name.replace("_", "-"): value for name, value in site.study.model_dump().items()}
+    return (
+        {name: value if name in given else getattr(site, name) for name, value in chosen.items()},
+        of_site | {name: value for name, value in study.items() if name in given},
+    )
