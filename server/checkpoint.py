@@ -1,7 +1,7 @@
 """What a run leaves on disk at the server: a checkpoint after every round, and the released model."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,19 @@ def save_model(
     write_text(folder / CONFIG, json.dumps(config, indent=1))
 
 
-def load_released(folder: Path) -> tuple[FusionModel, PreprocessingPlan, float]:
-    """Model, plan and threshold of a released model. Raises ContractError when a part is absent or does not belong."""
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """A released model: the plan of its inputs, the threshold above which it predicts death, and the digest of the
+    encoder of its notes (empty: none)."""
+
+    model: FusionModel
+    plan: PreprocessingPlan
+    threshold: float
+    encoder: str
+
+
+def load_released(folder: Path) -> Released:
+    """Raises ContractError when a part is absent or does not belong to the others."""
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         plan = PreprocessingPlan.from_json((folder / PLAN).read_text(encoding="utf-8"), digest=config["plan_digest"])
@@ -54,10 +65,10 @@ def load_released(folder: Path) -> tuple[FusionModel, PreprocessingPlan, float]:
             if (held.metadata() or {}).get("plan") != plan.digest:
                 raise ValueError("weights of another plan")
             weights = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 - not a dict
-        sizes, threshold = ModelConfig(**config["model"]), float(config["threshold"])
+        sizes, threshold, encoder = ModelConfig(**config["model"]), float(config["threshold"]), str(config["encoder"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ContractError(f"{folder}: not a released model ({WEIGHTS}, {PLAN} and {CONFIG} of one run)") from error
-    return load_model(sizes, weights), plan, threshold
+    return Released(model=load_model(sizes, weights), plan=plan, threshold=threshold, encoder=encoder)
 
 
 def _save(path: Path, weights: Weights, metadata: dict[str, str]) -> None:

@@ -43,17 +43,17 @@ def evaluate(
     patient's values."""
     from server.checkpoint import load_released
     from server.evaluation import evaluate_predictions
-    from shared_model.batch import check_text_width, open_store
+    from shared_model.batch import check_encoder, open_store
     from shared_model.inputs import Scaler
     from shared_model.manifest import check_contract, read_manifest, study_of
     from shared_model.predict import best_device, predict
 
-    network, plan, threshold = load_released(model)
-    check_contract(store, plan.contract)
+    released, manifest = load_released(model), read_manifest(store)
+    check_contract(store, released.plan.contract)
     data, device = open_store(store, verify=True), best_device()
-    check_text_width(data, network.text.lstm.input_size)
-    scores_N = predict(network.to(device), data, Scaler(plan), device)
-    static = study_of(read_manifest(store)).static
+    check_encoder(data, manifest["encoder"]["digest"], released.encoder)
+    scores_N = predict(released.model.to(device), data, Scaler(released.plan), device)
+    static, threshold = study_of(manifest).static, released.threshold
     found = evaluate_predictions(scores_N, data, threshold=threshold, resamples=bootstrap, seed=0, static=static)
     typer.echo(found.model_dump_json(indent=1, exclude={"roc", "precision_recall", "calibration"}))
 

@@ -119,6 +119,16 @@ def check_text_width(data: PatientData, width: int) -> None:
         )
 
 
+def check_encoder(data: PatientData, held: str, wanted: str) -> None:
+    """Raises ContractError where notes were embedded by another encoder than a model was trained with (digests). A
+    store without notes fits every model."""
+    if len(data.embedding_ME) and held != wanted:
+        raise ContractError(
+            f"prepared store: its notes were embedded by encoder {held[:12] or 'none'}, the model was trained with"
+            f" {wanted[:12] or 'none'}; prepare with that one, or with encoder: none"
+        )
+
+
 def open_split(store: Path, fraction: float, *, seed: int) -> tuple[PatientData, PatientData]:
     """Training and validation stays of a store; the same split in every message of a run and in the baselines."""
     data = open_store(store)

@@ -49,7 +49,8 @@ RESULTS, PAGE = "benchmark.json", "benchmark.md"
 CONFIG = "physionet-2012"
 FILES = ("set-a.csv.gz", "outcomes-a.csv", "set-b.csv.gz", "outcomes-b.csv")
 BEST = "best"
-# What every network trains with: one model, one budget, strong L2, for on 5,000 stays the default overfits.
+# What every network trains with: one model, and strong L2, for on 5,000 stays the default overfits. The settings were
+# chosen by 4-fold cross-validation among the training patients of seed 1.
 COMMON: dict[str, Scalar] = {
     "rounds": 20,
     "learning-rate": 0.002,
@@ -63,8 +64,8 @@ STRATEGIES: dict[str, dict[str, Scalar]] = {
     "fedprox": {"strategy": "fedprox", "proximal-mu": 0.01},
     BEST: {"strategy": "scaffold"},
 }
-# Averaging over sites damps their steps; pooled and alone, nothing does, and a smaller rate is better.
-ALONE: dict[str, Scalar] = {"strategy": "fedavg", "learning-rate": 0.0005}
+# Averaging over sites damps their steps. Pooled and alone, nothing does: a smaller rate and fewer passes are better.
+ALONE: dict[str, Scalar] = {"strategy": "fedavg", "learning-rate": 0.0005, "rounds": 12}
 Scores = dict[str, Floats]  # of the held-out stays, by model
 _RELOCATED = {"output", "heldout", "expected_sites"}  # where a run lies, and nothing that it finds
 
@@ -199,7 +200,7 @@ class _Seed:
         return {_name(name, config): released_scores(out, open_store(partition.heldout))}
 
     def _baselines(self, partition: Partition) -> Scores:
-        _, plan, _ = load_released(self.out / "fedavg" / "model")
+        plan = load_released(self.out / "fedavg" / "model").plan
         models = len(partition.sites) + 1
         done = iter(range(1, models + 1))
         trained = run_baselines(

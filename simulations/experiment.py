@@ -149,9 +149,8 @@ def federate(config: RunConfig, partition: Partition, out: Path, watcher: Watche
 
 def released_scores(run: Path, data: PatientData) -> Floats:
     """What the model that a run released says of ``data``, shape [N]."""
-    model, plan, _ = load_released(run / "model")
-    device = best_device()
-    return predict(model.to(device), data, Scaler(plan), device)
+    released, device = load_released(run / "model"), best_device()
+    return predict(released.model.to(device), data, Scaler(released.plan), device)
 
 
 def claim_folder(out: Path, mark: str, *, replace: bool) -> None:
@@ -185,7 +184,7 @@ def compare(
     """The table federated / pooled / local-only, over the admitted sites, on the same held-out patients."""
     admitted = [summary.site for summary in results.sites if summary.admitted]
     sites = {name: partition.sites[name] for name in admitted}
-    _, plan, _ = load_released(out / "model")
+    plan = load_released(out / "model").plan
     finished: list[str] = []
 
     def on_done(name: str) -> None:

@@ -44,9 +44,9 @@ def test_flwr_run_trains_two_hospitals_and_evaluates_on_the_held_out_set(tmp_pat
 
 
 def _released_model_predicts(model: Path, store: Path, patients: int) -> None:
-    network, plan, threshold = load_released(model)
-    scores = predict(network, open_store(store), Scaler(plan), best_device())
-    assert len(scores) == patients and 0 < scores.min() <= scores.max() < 1 and 0 <= threshold <= 1
+    released = load_released(model)
+    scores = predict(released.model, open_store(store), Scaler(released.plan), best_device())
+    assert len(scores) == patients and 0 < scores.min() <= scores.max() < 1 and 0 <= released.threshold <= 1
 
 
 def _site_config(folder: Path, name: str, store: Path) -> Path:

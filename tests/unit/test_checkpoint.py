@@ -43,11 +43,11 @@ def full_disk(after: int) -> Iterator[None]:
 
 
 def test_a_released_model_loads_with_its_plan_and_threshold(tmp_path: Path) -> None:
-    model, plan, threshold = load_released(_save(tmp_path / "model"))
-    assert plan == tiny_plan() and threshold == 0.37
-    assert all(torch.equal(tensor, _weights()[name]) for name, tensor in model.state_dict().items())
+    released = load_released(_save(tmp_path / "model"))
+    assert (released.plan, released.threshold, released.encoder) == (tiny_plan(), 0.37, "e" * 64)
+    assert all(torch.equal(tensor, _weights()[name]) for name, tensor in released.model.state_dict().items())
     batch = patients(5).batch(torch.arange(5), tiny_scaler())
-    assert torch.equal(model.eval()(batch), build_model(SIZES, seed=1).eval()(batch))
+    assert torch.equal(released.model.eval()(batch), build_model(SIZES, seed=1).eval()(batch))
 
 
 def test_a_released_model_says_what_it_needs(tmp_path: Path) -> None:
@@ -58,9 +58,9 @@ def test_a_released_model_says_what_it_needs(tmp_path: Path) -> None:
 
 def test_saving_again_replaces_the_released_model(tmp_path: Path) -> None:
     _save(tmp_path)
-    model, plan, threshold = load_released(_save(tmp_path, seed=2, plan=tiny_plan(bound=4.0), threshold=0.5))
-    assert torch.equal(model.missing.weight, _weights(2)["missing.weight"])
-    assert (plan.bound, threshold) == (4.0, 0.5)
+    released = load_released(_save(tmp_path, seed=2, plan=tiny_plan(bound=4.0), threshold=0.5))
+    assert torch.equal(released.model.missing.weight, _weights(2)["missing.weight"])
+    assert (released.plan.bound, released.threshold) == (4.0, 0.5)
 
 
 @pytest.mark.parametrize("swapped", [WEIGHTS, PLAN, CONFIG])

@@ -79,11 +79,18 @@ def test_a_federation_with_a_heldout_set_of_another_width_does_not_start(tmp_pat
         federate(MemoryGrid({}), config, Progress(tmp_path / "out"))
 
 
-def test_a_released_model_of_another_width_is_told_by_the_command(tmp_path: Path) -> None:
-    config = tiny_config(text_dimension=WIDTH)
-    weights = dict(build_model(model_sizes(config), seed=0).state_dict())
-    save_model(tmp_path / "model", weights, tiny_plan(), model_sizes(config), threshold=0.5, encoder="e" * 64)
-    store = write_store(tmp_path / "store", patients(60))
+@pytest.mark.parametrize(("notes", "encoder", "refused"), [(None, "e", False), (None, "f", True), (0, "f", False)])
+def test_a_released_model_reads_notes_of_its_own_encoder_alone(
+    tmp_path: Path, notes: int | None, encoder: str, refused: bool
+) -> None:
+    """The same width is not enough; a store without notes fits every model."""
+    sizes = model_sizes(tiny_config())
+    weights = dict(build_model(sizes, seed=0).state_dict())
+    save_model(tmp_path / "model", weights, tiny_plan(), sizes, threshold=0.5, encoder=encoder * 64)
+    store = write_store(tmp_path / "store", patients(60) if notes is None else patients(60, notes=notes))
     found = CliRunner().invoke(server_cli, ["evaluate", str(tmp_path / "model"), str(store), "--bootstrap", "0"])
-    assert isinstance(found.exception, ContractError)
-    assert str(found.exception).startswith(TOLD)
+    if refused:
+        assert isinstance(found.exception, ContractError)
+        assert "embedded by encoder eeeeeeeeeeee, the model was trained with ffffffffffff" in str(found.exception)
+    else:
+        assert found.exit_code == 0, found.exception
