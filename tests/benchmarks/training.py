@@ -1,7 +1,8 @@
 """Local training against a bare PyTorch loop on the same batches: ``python -m tests.benchmarks.training``.
 
-The bare loop is model, AdamW and loss, over batches that are collated already. Ours starts from a store's raw features:
-it fills, scales and collates them, too. Both take turns in one process, and the best of each counts.
+The bare loop is model, loss, clipped gradient and AdamW, over batches that are collated already. Ours starts from a
+store's raw features: it fills, scales and collates them, too. Both take turns in one process, and the best of each
+counts.
 """
 
 import time
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.statistics import local_statistics
-from client.training import autocast, train_local
+from client.training import LARGEST_NORM, autocast, train_local
 from shared_model.config import RunConfig
 from shared_model.fitting import plan_from
 from shared_model.inputs import Batch, Scaler
@@ -62,6 +63,7 @@ def _bare(model: FusionModel, batches: list[Batch], config: RunConfig, device: t
         loss = training_loss(logit_B, batch.label_B, config).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM)
         optimizer.step()
     if device.type == "cuda":
         torch.cuda.synchronize()
