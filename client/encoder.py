@@ -68,7 +68,7 @@ def resolve_encoder(name: str) -> Encoder:
     except StoreError as error:
         raise ConfigError(f"encoder: {name!r} is incomplete: no config.json") from error
     reading = {"chunk": CHUNK_TOKENS, "overlap": OVERLAP_TOKENS, "blank": BLANK, "pooling": "mean"}
-    return Encoder(name, str(folder), digest_of([files, reading]))
+    return Encoder(name, str(folder), digest_of([files, reading | _casing(folder)]))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Embedder:
         self.device = best_device()
         folder, local = str(encoder.folder), {"local_files_only": True}
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local, **_casing(Path(folder)))
             model, loaded = AutoModel.from_pretrained(folder, **local, output_loading_info=True)
         except Exception as error:  # the library raises many kinds; all mean the same to the user
             raise _unusable(encoder, error) from error
@@ -150,6 +150,19 @@ def similar(length_M: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int
         size = max(1, tokens // int(length_M[rest[0]]))
         yield rest[:size]
         rest = rest[size:]
+
+
+def _casing(folder: Path) -> dict[str, bool]:
+    """What a WordPiece vocabulary that comes alone leaves unsaid. ClinicalBERT is published so: it was trained on cased
+    text (its authors' create_pretrain_data.sh), but transformers would lower every text and miss most of its words."""
+    if not (folder / "vocab.txt").is_file() or (folder / "tokenizer.json").is_file():
+        return {}
+    told = folder / "tokenizer_config.json"
+    if told.is_file() and "do_lower_case" in told.read_text(encoding="utf-8", errors="replace"):
+        return {}
+    words = (folder / "vocab.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    cased = any(word != word.lower() for word in words if not word.startswith("["))
+    return {"do_lower_case": False} if cased else {}
 
 
 def _misfit(tokenizer: Any, config: Any, missing: set[str]) -> str:

@@ -102,6 +102,27 @@ def test_a_vocabulary_alone_is_a_tokenizer(bert: Path, embedder: Embedder) -> No
     np.testing.assert_allclose(found[0], embedder.embed(TEXTS[:1])[0], atol=4e-3)
 
 
+@pytest.mark.parametrize(
+    ("words", "told", "read"),
+    [
+        (["Sepsis", "sepsis"], None, ["Sepsis", "sepsis"]),
+        (["sepsis"], None, ["sepsis", "sepsis"]),
+        (["Sepsis", "sepsis"], True, ["sepsis", "sepsis"]),
+    ],
+)
+def test_a_cased_vocabulary_is_read_with_its_capitals(
+    bert: Path, words: list[str], told: bool | None, read: list[str]
+) -> None:
+    """As ClinicalBERT's, which comes without a word about it; a folder that says what it wants is believed."""
+    for file in bert.glob("tokenizer*"):
+        file.unlink()
+    (bert / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]) + "\n")
+    if told is not None:
+        (bert / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": told}))
+    found = Embedder(resolve_encoder(str(bert)))
+    assert found.tokenizer.tokenize("Sepsis sepsis") == read
+
+
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "is no folder"),
     "no tokenizer": (no_tokenizer, "no tokenizer"),
