@@ -43,7 +43,9 @@ def name_axes(axes: "Axes", x: str, y: str) -> None:
 
 def unit_square(axes: "Axes", top: float = 1.0) -> None:
     """The same scale from 0 to ``top`` on both axes, so that a diagonal is one."""
-    ticks = [top * step / 5 for step in range(6)]
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = [tick for tick in MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(0, top) if tick <= top + 1e-9]
     axes.set(xlim=(0, top), ylim=(0, top), xticks=ticks, yticks=ticks, box_aspect=1)
     labels = [f"{tick:.2f}".rstrip("0").rstrip(".") for tick in ticks]
     axes.set_xticklabels(labels)
