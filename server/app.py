@@ -28,7 +28,7 @@ from shared_model.messages import Weights
 from shared_model.model import build_model, load_model
 from shared_model.plan import PreprocessingPlan
 from shared_model.predict import best_device, predict
-from shared_model.search import with_settings
+from shared_model.trial import THE_RUN, Trial
 
 log = logging.getLogger("consilium.server")
 app = ServerApp()
@@ -52,15 +52,16 @@ def federate(grid: Grid, config: RunConfig, progress: Progress) -> RunResults:
     run = _Run(config, progress)
     admission = admit(grid, config, encoder=run.heldout_encoder())
     run.admitted(admission)
-    config = run.tuned(tune(grid, admission, config, run.output, run.after_fold)) if config.grid else config
+    trial = run.tuned(tune(grid, admission, config, run.output, run.after_fold)) if config.grid else THE_RUN
+    config = run.config
     plan, _, missing = federated_plan(grid, admission, config)
     run.planned(plan, missing)
     strategy = build_strategy(config, len(admission.sites))
     initial: Weights = build_model(config.model_for(plan), seed=config.seed).state_dict()
-    training = run_rounds(grid, admission, strategy, initial, plan, config, run.after_round)
+    training = run_rounds(grid, admission, strategy, initial, plan, config, run.after_round, trial)
     run.trained(training, plan, personalise(grid, admission, training, plan, config))
     if config.leave_one_out:
-        run.left_out(left_out(grid, admission, config), training)
+        run.left_out(left_out(grid, admission, config, trial), training)
     return run.finish()
 
 
@@ -120,13 +121,13 @@ class _Run:
     def after_fold(self, done: int, of: int) -> None:
         self.progress.tell("fold", done=done, of=of)
 
-    def tuned(self, tuning: Tuning) -> RunConfig:
-        """The run-config with the best settings, for the run that follows."""
-        self.results.tuning = tuning
-        self.config = with_settings(self.config, tuning.trials[tuning.best].settings)
+    def tuned(self, tuning: Tuning) -> Trial:
+        """The best settings become the run-config's, here and, by the trial that every message names, at the sites."""
+        self.results.tuning, best = tuning, Trial(settings=tuning.trials[tuning.best].settings)
+        self.config = best.config(self.config)
         self.results.config = self.config.to_flat()
         self.results.write(self.output / "results.json")
-        return self.config
+        return best
 
     def trained(self, training: Training, plan: PreprocessingPlan, personal: dict[str, Validation]) -> None:
         self._keep(training)

@@ -39,9 +39,10 @@ log = logging.getLogger("consilium.server")
 @dataclass(kw_only=True)
 class Training:
     """What the rounds leave: the kept weights with their validation by site, and the record of every round. ``last`` is
-    the validation of the last round's model, whether it was kept or not."""
+    the validation of the last round's model, whether it was kept or not. ``trial`` is what every message spoke of."""
 
     weights: Weights
+    trial: Trial = THE_RUN
     best_round: int = 0
     best: Validation = field(default_factory=Validation)
     improved_round: int = 0  # the last that was better than all before it
@@ -90,7 +91,7 @@ def run_rounds(
     Round r's replies carry the validation of the model that entered it, so the kept model is known one round late and
     the last one is validated by a message of its own. Raises FederationError when a round has too few usable replies.
     """
-    training, weights, number = Training(weights=initial), initial, 0
+    training, weights, number = Training(weights=initial, trial=trial), initial, 0
     while number < config.rounds and not training.stalled(config.patience):
         number += 1
         order = RoundOrder(round=number, learning_rate=config.learning_rate_at(number), plan=plan, trial=trial)
@@ -210,6 +211,6 @@ def personalise(
     if config.personalisation != "finetune":
         return {}
     rate = config.learning_rate / 10
-    order = RoundOrder(round=training.best_round, learning_rate=rate, plan=plan, personal=True)
+    order = RoundOrder(round=training.best_round, learning_rate=rate, plan=plan, trial=training.trial, personal=True)
     replies = validate_at(grid, admission, training.weights, order, config)
     return {site: reply.personal for site, reply in replies.items() if reply.personal is not None}

@@ -30,7 +30,7 @@ from shared_model.messages import RoundOrder, Statistics
 from shared_model.model import build_model
 from shared_model.plan import PreprocessingPlan
 from shared_model.search import Settings, read_grid, search_settings, with_settings
-from shared_model.trial import Trial
+from shared_model.trial import THE_RUN, Trial
 
 JOURNAL = "tuning.jsonl"
 Score = dict[str, float | None]  # auroc and loss of a fold
@@ -67,14 +67,14 @@ def tune(grid: Grid, admission: Admission, config: RunConfig, folder: Path, on_f
     return Tuning(folds=config.folds, parameters=list(parts), trials=trials, best=best)
 
 
-def left_out(grid: Grid, admission: Admission, config: RunConfig) -> dict[str, Validation]:
-    """For each site, on all of its patients: the kept model of a run that it took no part in. A site that withholds its
-    validation, or does not answer, is missing."""
+def left_out(grid: Grid, admission: Admission, config: RunConfig, run: Trial = THE_RUN) -> dict[str, Validation]:
+    """For each site, on all of its patients: the kept model of a run that it took no part in, with the settings of
+    ``run``. A site that withholds its validation, or does not answer, is missing."""
     found: dict[str, Validation] = {}
     for node in sorted(admission.sites, key=admission.name_of):
         others = replace(admission, sites={n: card for n, card in admission.sites.items() if n != node})
         alone = replace(admission, sites={node: admission.sites[node]})
-        trial = Trial(name=f"without {admission.name_of(node)}")
+        trial = replace(run, name=f"without {admission.name_of(node)}")
         plan = plan_from(_Statistics(grid, others, config).of(trial), config)
         training = _train(grid, others, config, trial, plan)
         everyone = replace(trial, folds=1)  # the one fold that everybody is in

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from builders import MemoryGrid
 from federation import small_config, small_federation
 from flwr.app import Message
 
 from server.admission import Admission, admit
+from server.app import federate
+from server.checkpoint import load_released
+from server.progress import Progress
+from server.results import RunResults
 from server.tuning import JOURNAL, left_out, tune
 from shared_model.config import RunConfig
 from shared_model.errors import ConfigError, FederationError
@@ -106,3 +111,26 @@ def test_each_site_is_left_out_of_training_and_validated_on_all_of_its_patients(
     assert all(held.auroc is not None and held.auroc > 0.5 for held in found.values())
     trained = [m.metadata.dst_node_id for m in grid.sent if kind(m) == TRAIN]
     assert trained == [2, 2, 1, 1]  # the one left out is never asked to train
+
+
+@pytest.mark.parametrize("personalisation", ["none", "finetune"])
+def test_the_run_after_the_search_trains_with_the_best_settings_at_the_sites_too(
+    tmp_path: Path, personalisation: str
+) -> None:
+    """Settings of the server (strategy), of the model (its size) and of a site (L2, loss): the model is, to the last
+    bit, that of a run which was told them at once."""
+    best = {"strategy": "scaffold", "static-hidden": 7, "weight-decay": 0.5, "loss": "cross_entropy"}
+    grid = yaml.safe_dump({key: [value] for key, value in best.items()})
+    flat = small_config(personalisation=personalisation, leave_one_out=True).to_flat()
+    searched = _federated(tmp_path / "searched", RunConfig.from_flat(flat | {"folds": 2, "grid": grid}))
+    told = _federated(tmp_path / "told", RunConfig.from_flat(flat | best))
+    assert searched.tuning is not None and told.tuning is None
+    assert searched.leave_one_out == told.leave_one_out and searched.validation == told.validation
+    models = [load_released(tmp_path / name / "out" / "model").model.state_dict() for name in ("searched", "told")]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def _federated(folder: Path, config: RunConfig) -> RunResults:
+    config = config.model_copy(update={"output": str(folder / "out")})
+    return federate(small_federation(folder, config), config, Progress(folder / "out"))
