@@ -225,6 +225,11 @@ class ComparisonRow(_Document):
     auprc: Estimate
     own_unit_auroc: Estimate | None = Field(default=None, description="local-only: on its own unit's held-out patients")
 
+    @classmethod
+    def of(cls, model: str, found: Evaluation) -> "ComparisonRow":
+        """A model's line."""
+        return cls(model=model, auroc=found.metrics["auroc"], auprc=found.metrics["auprc"])
+
 
 class Timing(_Document):
     """Seconds. Differs between runs; nothing else in the document does."""

@@ -153,8 +153,9 @@ def paper(
       consilium-simulate paper
       consilium-simulate paper --mimic ~/mimic-iv-3.1 --rounds 30
     """
+    from server.results import ComparisonRow
     from shared_model.config import RunConfig
-    from simulations.experiment import Scenario, comparison_row
+    from simulations.experiment import Scenario
     from simulations.paper import PAGE, run_paper
     from simulations.paper_page import sentence
     from simulations.paper_results import IMPOSSIBLE
@@ -170,6 +171,6 @@ def paper(
     )
     with Screen() as screen:
         found = run_paper(scenario, out, screen, overrides=overrides_of(settings, rounds), replace=replace)
-    screen.compare([comparison_row(run.name, run.heldout) for run in found.runs])
+    screen.compare([ComparisonRow.of(run.name, run.heldout) for run in found.runs])
     for told in (sentence(found.leaks[-1]), IMPOSSIBLE, f"written: {out / PAGE}"):
         screen.console.print(told, markup=False, highlight=False)

@@ -20,7 +20,7 @@ from server.checkpoint import load_released
 from server.evaluation import evaluate_predictions
 from server.progress import FILE as PROGRESS
 from server.report import write_report
-from server.results import ComparisonRow, Evaluation, RunResults
+from server.results import ComparisonRow, RunResults
 from shared_model import metrics
 from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig
@@ -192,7 +192,7 @@ def compare(
         watcher.count(len(finished), len(sites) + 1)
 
     found = run_baselines(sites, partition.heldout, plan, config, on_done)
-    rows = [comparison_row("federated", results.heldout)] if results.heldout else []
+    rows = [ComparisonRow.of("federated", results.heldout)] if results.heldout else []
     return rows + [_baseline_row(baseline, partition.heldout, config) for baseline in found.values()]
 
 
@@ -205,14 +205,9 @@ def _baseline_row(baseline: Baseline, heldout: Path, config: RunConfig) -> Compa
         seed=config.seed,
     )
     if baseline.name == POOLED:
-        return comparison_row(POOLED, evaluation)
+        return ComparisonRow.of(POOLED, evaluation)
     own = next((unit.auroc for unit in evaluation.by_unit if unit.unit == baseline.name), None)
-    return comparison_row(f"local-only: {baseline.name}", evaluation).model_copy(update={"own_unit_auroc": own})
-
-
-def comparison_row(model: str, evaluation: Evaluation) -> ComparisonRow:
-    """A model's line of the comparison."""
-    return ComparisonRow(model=model, auroc=evaluation.metrics["auroc"], auprc=evaluation.metrics["auprc"])
+    return ComparisonRow.of(f"local-only: {baseline.name}", evaluation).model_copy(update={"own_unit_auroc": own})
 
 
 def _partial(config: RunConfig) -> RunResults:

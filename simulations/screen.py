@@ -69,8 +69,9 @@ class Screen:
                 self._round(event)
 
     def summary(self, results: RunResults, out: Path) -> None:
-        """The comparison table and where to look."""
-        self.compare(results.comparison, results.data.oracle_auroc if results.data else None)
+        """The comparison table, or the one line of a run without baselines, and where to look."""
+        alone = [ComparisonRow.of("federated", results.heldout)] if results.heldout else []
+        self.compare(results.comparison or alone, results.data.oracle_auroc if results.data else None)
         if results.tuning is not None:
             self._settings(results.tuning)
         alarms = [f"leak alarm, AUROC {place}: a bug until proven otherwise" for place in leaks(results)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ def test_ctrl_c_loses_no_finished_fold(tmp_path: Path) -> None:
     assert [trial.settings for trial in results.tuning.trials] == [{"learning-rate": 0.001}, {"learning-rate": 0.01}]
     assert best.mean == max(trial.mean or 0.0 for trial in results.tuning.trials)
     assert results.config["learning-rate"] == best.settings["learning-rate"], "trained with the best"
+    assert re.search(r"(?m)^federated +\d\.\d{3} ", done.stderr) and "AUROC, mean of folds" in done.stderr
 
 
 @pytest.mark.parametrize(
