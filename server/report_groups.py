@@ -34,9 +34,9 @@ there.{% endif %}</p>
 site: what a new hospital may expect.</p>
 <figure class="forest">
 {{ forest(left_out_forest) }}
-<figcaption>AUROC with 95\u00a0% CI.
-{{ key("local", "trained without the site, on all of its patients") }}
-{{ key("federated", "trained with it, on its validation patients") }}
+<figcaption>AUROC with 95\u00a0% CI: without the site on all of its patients, with it on its validation patients.
+{{ key("local", "trained without the site") }}
+{{ key("federated", "trained with it") }}
 {% if left_out_forest.reference is not none %}{{ key("reference", "trained with all, on all") }}{% endif %}</figcaption>
 </figure>
 </section>
