@@ -12,6 +12,7 @@ from client.site import SIMULATED_SITES, load_site, resolve_site, simulated_site
 from shared_model.config import RunConfig
 from shared_model.errors import ConfigError
 from shared_model.model import ModelConfig
+from shared_model.study import EARLY
 
 SECRET = "correct horse battery"  # noqa: S105 - stands for whatever else a file holds
 
@@ -70,6 +71,9 @@ def test_the_models_sizes_come_from_the_run_config() -> None:
     sizes = {name: 3 + n for n, name in enumerate(ModelConfig.__dataclass_fields__) if name not in fixed}
     assert RunConfig(**sizes, dropout=0.4).model_for(tiny_plan()) == ModelConfig(**sizes, dropout=0.4)
     assert RunConfig().model_for(tiny_plan()) == ModelConfig()
+    paper = RunConfig(profile="paper", window_hours=24, window_step_hours=24, window_statistics="max,min,mean,sd")
+    assert len(paper.static) == len(EARLY.static) + 2
+    assert len(paper.series) == 4 * len(EARLY.series)
 
 
 def test_a_rule_of_two_keys_is_told_without_all_the_others() -> None:
