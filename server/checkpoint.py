@@ -48,7 +48,7 @@ def save_model(
 @dataclass(frozen=True, kw_only=True)
 class Released:
     """A released model: the plan of its inputs, the threshold above which it predicts death, and the digest of the
-    encoder of its notes (empty: none)."""
+    encoder of its notes."""
 
     model: FusionModel
     plan: PreprocessingPlan

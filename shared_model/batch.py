@@ -124,8 +124,8 @@ def check_encoder(data: PatientData, held: str, wanted: str) -> None:
     store without notes fits every model."""
     if len(data.embedding_ME) and held != wanted:
         raise ContractError(
-            f"prepared store: its notes were embedded by encoder {held[:12] or 'none'}, the model was trained with"
-            f" {wanted[:12] or 'none'}; prepare with that one, or with encoder: none"
+            f"prepared store: its notes were embedded by encoder {held[:12]}, the model was trained with {wanted[:12]};"
+            " prepare with that one, or with encoder: none"
         )
 
 

@@ -147,7 +147,7 @@ def _age(last_BTC: Tensor) -> Tensor:
 def _last_seen(raw_BTC: Tensor) -> Tensor:
     """The latest window up to each that holds a measurement; -1 before the first."""
     step_T1 = torch.arange(raw_BTC.shape[1], dtype=torch.int16)[:, None]
-    last_BTC = torch.where(raw_BTC.isnan(), step_T1.new_tensor(-1), step_T1)
+    last_BTC = torch.where(raw_BTC.isnan(), -1, step_T1)
     for before_BC, window_BC in pairwise(last_BTC.unbind(dim=1)):  # faster than cummax, which does not use vectors
         torch.maximum(before_BC, window_BC, out=window_BC)
     return last_BTC

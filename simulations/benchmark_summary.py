@@ -15,8 +15,8 @@ LOCAL = "local-only: "
 METHOD = """Each seed holds out other patients (stratified by death), starts from other weights and shuffles otherwise.
 Every model of a seed meets the same held-out patients, who are in no fit. A mean over the seeds has a 95 % interval
 from resampling patients and seeds together (pigeonhole bootstrap, Owen 2007), with the same resamples for every
-model. The settings were chosen by cross-validation among the training patients of seed 1; the pooled and the local-only
-models have a learning rate and a number of passes of their own, LightGBM was not tuned."""
+model. The settings, where none was given, were chosen by cross-validation among the training patients of seed 1; the
+pooled and the local-only models have a learning rate and a number of passes of their own, LightGBM was not tuned."""
 
 
 def summarize(benchmark: Benchmark, heldout: list[HeldOut], best: str, *, resamples: int) -> Benchmark:

@@ -79,15 +79,17 @@ def test_a_federation_with_a_heldout_set_of_another_width_does_not_start(tmp_pat
         federate(MemoryGrid({}), config, Progress(tmp_path / "out"))
 
 
-@pytest.mark.parametrize(("notes", "encoder", "refused"), [(None, "e", False), (None, "f", True), (0, "f", False)])
+@pytest.mark.parametrize(
+    ("notes", "encoder", "refused"), [({}, "e", False), ({}, "f", True), ({"notes": 0}, "f", False)]
+)
 def test_a_released_model_reads_notes_of_its_own_encoder_alone(
-    tmp_path: Path, notes: int | None, encoder: str, refused: bool
+    tmp_path: Path, notes: dict[str, int], encoder: str, refused: bool
 ) -> None:
     """The same width is not enough; a store without notes fits every model."""
     sizes = model_sizes(tiny_config())
     weights = dict(build_model(sizes, seed=0).state_dict())
     save_model(tmp_path / "model", weights, tiny_plan(), sizes, threshold=0.5, encoder=encoder * 64)
-    store = write_store(tmp_path / "store", patients(60) if notes is None else patients(60, notes=notes))
+    store = write_store(tmp_path / "store", patients(60, **notes))
     found = CliRunner().invoke(server_cli, ["evaluate", str(tmp_path / "model"), str(store), "--bootstrap", "0"])
     if refused:
         assert isinstance(found.exception, ContractError)
