@@ -104,8 +104,19 @@ class RunConfig(Study):
 
     min_sites: int = Field(default=2, ge=1, description="fewest admitted sites, and fewest replies of a round")
     expected_sites: int = Field(default=0, ge=0, description="stop waiting when this many connect; 0: min_sites")
+    required_sites: str = Field(default="", description="sites that must be admitted, comma-separated; empty: any")
+    roster: str = Field(default="", description="who holds which key (sites.json of consilium-server), at the server")
+    least_coverage: float = Field(
+        default=0.2, ge=0, le=1, description="share of the plan's features that a site must have measured to train"
+    )
     admission_timeout: float = Field(default=120, gt=0, description="seconds")
     round_timeout: float = Field(default=3600, gt=0, description="seconds")
+    resends: int = Field(default=3, ge=0, description="how often a message that a site lost is sent again")
+    norm_limit: float = Field(
+        default=10.0,
+        ge=0,
+        description="updates so many median absolute deviations above the median are left out; 0: none",
+    )
 
     folds: int = Field(default=0, ge=0, description="folds of the search over settings; 0: no search")
     grid: str = Field(default="", description="what the search tries (shared_model/search.py), as YAML")
@@ -113,7 +124,11 @@ class RunConfig(Study):
     leave_one_out: bool = Field(default=False, description="also train without each site, and validate there")
 
     heldout: str = Field(default="", description="prepared store of the server's held-out set; empty: none")
+    name: str = Field(
+        default="", pattern=r"^[A-Za-z0-9][\w.-]{0,63}$|^$", description="of the run; a resumed run keeps it"
+    )
     output: str = Field(default="runs/flower", description="folder for results, report and model, at the server")
+    resume: bool = Field(default=False, description="go on from the last good checkpoint in the output folder")
     bootstrap: int = Field(default=1000, ge=0, description="resamples for confidence intervals")
 
     @model_validator(mode="after")

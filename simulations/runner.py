@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +21,14 @@ from uuid import uuid4
 
 import psutil
 
-import shared_model
 from client.site import SIMULATED_SITES, simulated_sites
+from server.app_folder import stage_app
 from server.progress import FILE as PROGRESS
 from server.results import RunResults, read_results
 from shared_model.config import RunConfig
 from shared_model.errors import FederationError
+from shared_model.flower import flower_environment, free_port, script
 
-PACKAGES = ("server", "client", "shared_model")
 MARK = "CONSILIUM_RUN_MARK"  # in the environment of every process we start; how we find those that daemonise
 CONNECTION = "private"
 Event = dict[str, object]
@@ -67,7 +66,7 @@ def run_federation(
         overrides = folder / "run-config.toml"
         overrides.write_text(_toml(config), encoding="utf-8")
         command = [
-            *_script("flwr"),
+            script("flwr"),
             *(
                 "run",
                 str(place.app.resolve()),
@@ -83,39 +82,6 @@ def run_federation(
         )
         events = list(_follow(Path(config.output) / PROGRESS, process, on_event))
     return _outcome(config, events, folder)
-
-
-def stage_app(folder: Path) -> None:
-    """Copy the app that runs (its three packages and its pyproject) to ``folder``: what was run stays with the run."""
-    root = Path(shared_model.__file__).resolve().parents[1]
-    for package in PACKAGES:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(root / package, folder / package, ignore=ignored)
-    in_wheel = Path(__file__).with_name("flower_app.toml")
-    shutil.copyfile(in_wheel if in_wheel.exists() else root / "pyproject.toml", folder / "pyproject.toml")
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def flower_environment(home: Path, **extra: str) -> dict[str, str]:
-    """Environment of Flower processes: its own home, no telemetry, no dependency installation, no proxy surprises."""
-    path = os.environ.get("PATH", "")
-    quiet = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{path}",  # Flower finds its parts there
-        "FLWR_HOME": str(home.resolve()),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DISABLE_MEMORY_MONITOR": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
-    return os.environ | quiet | extra
 
 
 @contextmanager
@@ -147,7 +113,15 @@ def _workplace(folder: Path, configs: Path) -> Iterator[_Workplace]:
     folder.mkdir(parents=True, exist_ok=True)
     mark, ray = uuid4().hex, Path(tempfile.mkdtemp(prefix="csm-"))
     environment = flower_environment(
-        folder / "home", **{MARK: mark, SIMULATED_SITES: str(configs.resolve()), "RAY_TMPDIR": str(ray)}
+        folder / "home",
+        **{
+            MARK: mark,
+            SIMULATED_SITES: str(configs.resolve()),
+            "RAY_TMPDIR": str(ray),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "RAY_DISABLE_MEMORY_MONITOR": "1",
+        },
     )
     try:
         place = _Workplace(folder, ray, environment)
@@ -163,7 +137,7 @@ def _superlink(place: _Workplace) -> Iterator[str]:
     """A SuperLink in simulation mode on a free loopback port; yields its address."""
     port = free_port()
     command = [
-        *_script("flower-superlink"),
+        script("flower-superlink"),
         *(
             "--simulation",
             "--insecure",
@@ -249,11 +223,6 @@ def _write_connection(place: _Workplace, address: str) -> None:
 def _toml(config: RunConfig) -> str:
     """Run-config overrides; JSON's scalars are TOML's."""
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.to_flat().items())
-
-
-def _script(name: str) -> list[str]:
-    """A console script of the environment this runs in."""
-    return [str(Path(sys.executable).with_name(name))]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ LIBRARIES = {
     "flwr": (
         "client/app.py",
         "client/site.py",
-        "client/daemon.py",
+        "client/supernode.py",
         "shared_model/messages.py",
         "shared_model/records.py",
         "server/app.py",
@@ -40,7 +40,8 @@ LIBRARIES = {
         "server/rounds.py",
         "server/tuning.py",
         "server/strategies/",
-        "server/launch.py",
+        "server/exchange.py",
+        "server/superlink.py",
     ),
 }
 HEAVY = ("torch", "transformers", "sklearn", "opacus", "matplotlib", "ray")

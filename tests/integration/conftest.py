@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from simulations.runner import MARK, ended_afterwards, flower_environment, free_port, marked
+from shared_model.flower import flower_environment, free_port
+from simulations.runner import MARK, ended_afterwards, marked
 
 BIN = Path(sys.executable).parent
 
