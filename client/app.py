@@ -78,12 +78,13 @@ def _describe(asked: Asked) -> SiteCard:
     from shared_model.predict import best_device
 
     manifest = read_manifest(asked.site.store)
-    training, _ = task.open_trial(asked, THE_RUN)
+    training, held = task.open_trial(asked, THE_RUN)
     return SiteCard(
         site=asked.site.site,
         contract=manifest["contract"],
         encoder=manifest["encoder"]["digest"],
         device=best_device().type,
+        stays=len(training) + len(held),
         patients=training.patients,
         deaths=training.deaths,
     )

@@ -1,7 +1,9 @@
 """What a site keeps on its own disk between messages, beside its prepared store, and never sends: SCAFFOLD's control
 variate and its personal model. A SuperNode's memory does not survive a restart; these do.
 
-Of earlier runs the last few are kept.
+A message may come twice (a killed process, a resumed run), so what a round leaves is kept under the round's number and
+a round reads what the rounds before it left: the same work gives the same result. Of earlier runs the last few are
+kept.
 """
 
 import shutil
@@ -11,12 +13,12 @@ from shared_model.atomic import replacing_file
 from shared_model.errors import StoreError
 from shared_model.messages import Weights
 
-KEPT_RUNS, STATE = 5, ".state"
+KEPT_RUNS, KEPT_ROUNDS, STATE = 5, 5, ".state"
 
 
-def state_folder(store: Path, run_id: int) -> Path:
-    """Where a run's state lies."""
-    return store.with_name(store.name + STATE) / f"run-{run_id}"
+def state_folder(store: Path, run: str) -> Path:
+    """Where a run's state lies; ``run`` is its name, or Flower's number of it."""
+    return store.with_name(store.name + STATE) / f"run-{run}"
 
 
 def save_state(folder: Path, name: str, weights: Weights) -> None:
@@ -42,3 +44,25 @@ def load_state(folder: Path, name: str) -> Weights | None:
         return load_file(path) if path.exists() else None
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path}: cannot be read; remove it, and the next run begins without it") from error
+
+
+def save_round(folder: Path, name: str, round_number: int, weights: Weights) -> None:
+    """Keep what a round leaves; what later rounds of an abandoned attempt left, and what is long past, is removed."""
+    save_state(folder, _of_round(name, round_number), weights)
+    for held, path in _rounds(folder, name):
+        if held > round_number or held <= round_number - KEPT_ROUNDS:
+            path.unlink(missing_ok=True)
+
+
+def load_before(folder: Path, name: str, round_number: int) -> Weights | None:
+    """What the last round before this one left; None when there is none."""
+    before = [held for held, _ in _rounds(folder, name) if held < round_number]
+    return load_state(folder, _of_round(name, max(before))) if before else None
+
+
+def _of_round(name: str, round_number: int) -> str:
+    return f"{name}-{round_number:05}"
+
+
+def _rounds(folder: Path, name: str) -> list[tuple[int, Path]]:
+    return [(int(path.stem.rpartition("-")[2]), path) for path in folder.glob(f"{name}-*.safetensors")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.site import SiteConfig
-from client.site_state import load_state, save_state, state_folder
+from client.site_state import load_before, save_round, save_state, state_folder
 from shared_model.errors import ContractError
 from shared_model.messages import (
     CONTROL,
@@ -46,6 +46,11 @@ class Asked:
     config: "RunConfig"
     run_id: int
 
+    @property
+    def run(self) -> str:
+        """The run's name, which it keeps when it is resumed; Flower's number where it has none."""
+        return self.config.name or str(self.run_id)
+
 
 def statistics(asked: Asked) -> Statistics:
     """Distributions of the training patients for the federation's preprocessing plan."""
@@ -61,6 +66,7 @@ def train(asked: Asked) -> TrainReply:
     before, control = task.validate(), _Control.of(asked, task)
     update = task.train(task.order.round, correction=control.correction if control else None)
     return TrainReply(
+        round=task.order.round,
         weights=update.weights,
         examples=update.examples,
         train_loss=update.loss,
@@ -135,7 +141,7 @@ class _Task:
             model=load_model(config.model_for(order.plan), read_weights(asked.content)).to(device),
             device=device,
             site=asked.site.site,
-            state=state_folder(asked.site.store, asked.run_id) / digest_of(order.trial.to_json())[:16],
+            state=state_folder(asked.site.store, asked.run) / digest_of(order.trial.to_json())[:16],
         )
 
     def validate(self) -> "Validation":
@@ -168,6 +174,7 @@ class _Control:
     server: Weights
     own: Weights
     state: Path
+    round: int
 
     @classmethod
     def of(cls, asked: Asked, task: _Task) -> "_Control | None":
@@ -175,8 +182,9 @@ class _Control:
         if task.config.strategy != "scaffold":
             return None
         server = read_weights(asked.content, CONTROL)
-        held = load_state(task.state, CONTROL) if task.order.round > 1 else None
-        return cls(server=server, own=held or {n: c * 0 for n, c in server.items()}, state=task.state)
+        held = load_before(task.state, CONTROL, task.order.round)
+        own = held or {name: control * 0 for name, control in server.items()}
+        return cls(server=server, own=own, state=task.state, round=task.order.round)
 
     @property
     def correction(self) -> Weights:
@@ -185,7 +193,7 @@ class _Control:
 
     def change(self, gradient: Weights) -> Weights:
         """Keep the new c_i, the round's mean gradient, and return what it changed by."""
-        save_state(self.state, CONTROL, gradient)
+        save_round(self.state, CONTROL, self.round, gradient)
         return {name: new - self.own[name] for name, new in gradient.items()}
 
 

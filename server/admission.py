@@ -4,18 +4,20 @@ Also the one way the server talks to admitted sites: ``SiteGrid`` shows a Flower
 one message to each and sorts what comes back into results and reasons.
 """
 
+import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
-from shared_model.errors import ContractError, FederationError
+from shared_model.errors import ConfigError, ContractError, FederationError
 from shared_model.messages import DESCRIBE, Refusal, SiteCard, misfit, refusal_of
 
 log = logging.getLogger("consilium.server")
@@ -47,26 +49,65 @@ class SiteGrid:
 
 
 def admit(grid: Grid, config: RunConfig, *, encoder: str) -> Admission:
-    """Ask every connected node to describe itself and admit those that hold the contract.
+    """Ask every node that connects to describe itself, and admit those that hold the contract; until the quorum is
+    there (``config.expected_sites`` or ``min_sites``, and every one of ``required_sites``) or the time is over.
 
-    ``encoder`` is the digest all sites must share; empty: the one most sites have. Raises FederationError when fewer
-    than ``config.min_sites`` are admitted, with everybody's reason.
+    ``encoder`` is the digest all sites must share; empty: the one most sites have. Raises FederationError without a
+    quorum, with everybody's reason.
     """
-    nodes = _wait_for_nodes(grid, config)
-    cards, refused = ask(grid, nodes, DESCRIBE, RecordDict(), config.admission_timeout)
+    roster, required = read_roster(config), names_of(config.required_sites)
     described: dict[int, SiteCard] = {}
-    for node, content in cards.items():
+    refused: dict[str, str] = {}
+    end, asked, admission = time.monotonic() + config.admission_timeout, set[int](), Admission(sites={}, refused={})
+    while True:
+        new = [node for node in grid.get_node_ids() if node not in asked]
+        enough = len(asked | set(new)) >= (config.expected_sites or config.min_sites)
+        late = time.monotonic() >= end
+        if new and (enough or late):
+            asked |= set(new)
+            _describe(grid, new, config.admission_timeout, described, refused)
+            admission = _judge(described, refused, contract_digest(config), encoder, roster)
+        if late or (enough and not _missing(admission, config, required)):
+            break
+        time.sleep(POLL_SECONDS)
+    _check_quorum(admission, config, required)
+    return admission
+
+
+def _describe(
+    grid: Grid, nodes: list[int], timeout: float, described: dict[int, SiteCard], refused: dict[str, str]
+) -> None:
+    """Add the nodes' cards, or their reasons by site, or by node where it does not say which site it is."""
+    contents, reasons = ask(grid, nodes, DESCRIBE, RecordDict(), timeout)
+    for node, content in contents.items():
         try:
             described[node] = SiteCard.read(content)
         except ContractError as error:
-            refused[node] = misfit(error)
-    by_name = {refusal.site or f"node {node}": str(refusal) for node, refusal in refused.items()}
-    admission = _judge(described, by_name, contract_digest(config), encoder)
-    if len(admission.sites) < config.min_sites:
-        reasons = "; ".join(f"{site}: {why}" for site, why in sorted(admission.refused.items())) or "none connected"
-        admitted = len(admission.sites)
-        raise FederationError(f"admission: {admitted} of at least {config.min_sites} sites (min-sites); {reasons}")
-    return admission
+            reasons[node] = misfit(error)
+    refused |= {refusal.site or f"node {node}": str(refusal) for node, refusal in reasons.items()}
+
+
+def _missing(admission: Admission, config: RunConfig, required: list[str]) -> bool:
+    """Whether somebody who is waited for is not in yet."""
+    admitted = {card.site for card in admission.sites.values()}
+    few = len(admitted) < config.min_sites
+    return few or not set(required) <= admitted
+
+
+def _check_quorum(admission: Admission, config: RunConfig, required: list[str]) -> None:
+    admitted = {card.site for card in admission.sites.values()}
+    reasons = "; ".join(f"{site}: {why}" for site, why in sorted(admission.refused.items())) or "no other connected"
+    if len(admitted) < config.min_sites:
+        few = f"admission: {len(admitted)} of at least {config.min_sites} sites (min-sites)"
+        raise FederationError(f"{few}; {reasons if admission.refused else 'none connected'}")
+    if absent := sorted(set(required) - admitted):
+        raise FederationError(f"admission: without {', '.join(absent)} (required-sites); {reasons}")
+
+
+def without(admission: Admission, reasons: dict[str, str]) -> Admission:
+    """The admission without some of its sites, by name, and why."""
+    sites = {node: card for node, card in admission.sites.items() if card.site not in reasons}
+    return Admission(sites=sites, refused=dict(sorted((admission.refused | reasons).items())))
 
 
 def ask(
@@ -99,29 +140,47 @@ def sort_replies(nodes: Iterable[int], replies: Iterable[Message]) -> tuple[dict
     return contents, reasons
 
 
-def _wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
-    """Until the expected sites are connected or the time limit passes."""
-    wanted = config.expected_sites or config.min_sites
-    end = time.monotonic() + config.admission_timeout
-    while len(nodes := list(grid.get_node_ids())) < wanted and time.monotonic() < end:
-        time.sleep(POLL_SECONDS)
-    return nodes
+def names_of(text: str) -> list[str]:
+    """Of a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _judge(cards: dict[int, SiteCard], refused: dict[str, str], contract: str, encoder: str) -> Admission:
+def read_roster(config: RunConfig) -> dict[int, str] | None:
+    """Which site's key each node holds, as `consilium-server register` wrote it down; None without a roster. Raises
+    ConfigError when it cannot be read."""
+    if not config.roster:
+        return None
+    try:
+        held = json.loads(Path(config.roster).read_text(encoding="utf-8"))
+        return {int(entry["node_id"]): str(entry["site"]) for entry in held["sites"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"roster {config.roster}: cannot be read as the sites.json of consilium-server") from error
+
+
+def _judge(
+    cards: dict[int, SiteCard],
+    refused: dict[str, str],
+    contract: str,
+    encoder: str,
+    roster: dict[int, str] | None = None,
+) -> Admission:
     """Admit cards with our contract, the common encoder and a name of their own; both lists are sorted by name, so that
     they do not depend on who answered first."""
     common = encoder or _most_common([card.encoder for card in cards.values()])
     sites: dict[int, SiteCard] = {}
+    reasons = dict(refused)
     for node, card in sorted(cards.items(), key=lambda item: (item[1].site, item[0])):
-        if why := _objection(card, contract, common, taken={held.site for held in sites.values()}):
-            refused[card.site] = why
+        other = roster is not None and roster.get(node) != card.site
+        why = _objection(card, contract, common, taken={held.site for held in sites.values()})
+        if other:
+            why = "calls itself so, but its key is registered for another site"
+        if why:
+            reasons[card.site] = why
         else:
             sites[node] = card
-    refused = dict(sorted(refused.items()))
-    for site, why in refused.items():
+    for site, why in sorted(reasons.items()):
         log.warning("not admitted: %s: %s", site, why)
-    return Admission(sites=sites, refused=refused)
+    return Admission(sites=sites, refused=dict(sorted(reasons.items())))
 
 
 def _objection(card: SiteCard, contract: str, encoder: str, *, taken: set[str]) -> str:

@@ -7,20 +7,23 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.admission import Admission, admit
-from server.checkpoint import save_checkpoint, save_model
+from server.admission import Admission, admit, without
+from server.checkpoint import Checkpoint, check_same_settings, load_checkpoint, save_checkpoint
 from server.evaluation import evaluate_left_out, evaluate_predictions, evaluate_validation
+from server.exchange import Line
 from server.progress import Progress
+from server.released import save_model
 from server.report import write_report
-from server.results import CheckCount, DataSummary, FlowStep, RunResults, SiteSummary, Tuning
-from server.rounds import Training, personalise, run_rounds
-from server.statistics import feature_summaries, federated_plan
+from server.results import CheckCount, DataSummary, FlowStep, RunResults, SiteSummary, Tuning, read_results
+from server.rounds import Rounds, personalise, run_rounds
+from server.statistics import feature_summaries, federated_plan, poorly_covered
 from server.strategies import build_strategy
+from server.training import Training
 from server.tuning import left_out, tune
 from shared_model.batch import check_text_width, open_store
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
-from shared_model.errors import ConsiliumError
+from shared_model.errors import ConfigError, ConsiliumError, FederationError
 from shared_model.inputs import Scaler
 from shared_model.manifest import check_contract, read_manifest
 from shared_model.mergeable import Validation
@@ -48,17 +51,18 @@ def main(grid: Grid, context: Context) -> None:
 
 def federate(grid: Grid, config: RunConfig, progress: Progress) -> RunResults:
     """The sentence: admit, search settings, fit the plan, run the rounds, personalise, evaluate, leave each site out,
-    report. What the run-config does not ask for is skipped."""
+    report. What the run-config does not ask for is skipped, and so is what a resumed run has behind it."""
+    grid = Line(grid, resends=config.resends, absence=config.absence_timeout)
     run = _Run(config, progress)
-    admission = admit(grid, config, encoder=run.heldout_encoder())
-    run.admitted(admission)
+    start = run.resumed()
+    admission = run.admitted(admit(grid, run.config, encoder=run.heldout_encoder()))
     trial = run.tuned(tune(grid, admission, config, run.output, run.after_fold)) if config.grid else THE_RUN
     config = run.config
-    plan, _, missing = federated_plan(grid, admission, config)
-    run.planned(plan, missing)
+    plan, admission = run.goes_on(start, admission) if start else run.planned(grid, admission)
+    run.fitted(plan)
     strategy = build_strategy(config, len(admission.sites))
     initial: Weights = build_model(config.model_for(plan), seed=config.seed).state_dict()
-    training = run_rounds(grid, admission, strategy, initial, plan, config, run.after_round, trial)
+    training = run_rounds(grid, admission, strategy, initial, plan, config, run.after_round, trial, start)
     run.trained(training, plan, personalise(grid, admission, training, plan, config))
     if config.leave_one_out:
         run.left_out(left_out(grid, admission, config, trial), training)
@@ -93,7 +97,31 @@ class _Run:
         encoder: str = read_manifest(heldout)["encoder"]["digest"]
         return encoder
 
-    def admitted(self, admission: Admission) -> None:
+    def resumed(self) -> Checkpoint | None:
+        """Where a run that was interrupted stands; None at the beginning of one. All of its sites are waited for, for
+        as long as admission takes. Raises ConfigError when it is complete."""
+        if not self.config.resume:
+            return None
+        path = self.output / "results.json"
+        if path.exists() and read_results(path).status == "complete":
+            raise ConfigError(f"resume: {self.output} is complete; there is nothing left to do")
+        held = load_checkpoint(self.output)
+        self.progress.tell("resumed", round=held.round if held else 0)
+        if held:
+            waited = max(self.config.expected_sites, len(held.sites))
+            self.config = self.config.model_copy(update={"expected_sites": waited})
+        return held
+
+    def goes_on(self, start: Checkpoint, admission: Admission) -> tuple[PreprocessingPlan, Admission]:
+        """The checkpoint's plan, and of the admitted sites those it was fitted with."""
+        check_same_settings(start, self.config)
+        names = {card.site for card in admission.sites.values()}
+        new = dict.fromkeys(names - set(start.sites), "took no part in the run that is resumed")
+        self.results.warnings += [f"{site} has not come back" for site in start.sites if site not in names]
+        return start.plan, self.admitted(without(admission, new)) if new else admission
+
+    def admitted(self, admission: Admission) -> Admission:
+        """Note who takes part; the admission, unchanged."""
         cards = admission.sites.values()
         admitted = [
             SiteSummary(site=c.site, admitted=True, reason="", patients=c.patients, deaths=c.deaths, device=c.device)
@@ -103,16 +131,30 @@ class _Run:
         self.results.sites = admitted + refused
         self.results.encoder = next(iter(cards)).encoder
         self.progress.tell("admitted", sites=[s.site for s in admitted], refused=admission.refused)
+        return admission
 
-    def planned(self, plan: PreprocessingPlan, missing: dict[str, str]) -> None:
+    def planned(self, grid: Grid, admission: Admission) -> tuple[PreprocessingPlan, Admission]:
+        """The federation's plan, and the admission without the sites that have too little of it."""
+        plan, statistics, missing = federated_plan(grid, admission, self.config)
+        self.results.warnings += [f"{site} sent no statistics: {why}" for site, why in missing.items()]
+        poor = poorly_covered(plan, statistics, self.config.least_coverage)
+        if not poor:
+            return plan, admission
+        left = without(admission, poor)
+        if len(left.sites) < self.config.min_sites:
+            reasons = "; ".join(f"{site}: {why}" for site, why in poor.items())
+            raise FederationError(f"plan: {len(left.sites)} of at least {self.config.min_sites} sites; {reasons}")
+        return plan, self.admitted(left)
+
+    def fitted(self, plan: PreprocessingPlan) -> None:
         self.results.plan_digest = plan.digest
         self.results.features = feature_summaries(plan)
-        self.results.warnings += [f"{site} sent no statistics: {why}" for site, why in missing.items()]
 
-    def after_round(self, training: Training, weights: Weights) -> None:
+    def after_round(self, rounds: Rounds) -> None:
+        training = rounds.training
         last = training.rounds[-1]
         self._keep(training)
-        save_checkpoint(self.output, last.round, weights)
+        save_checkpoint(self.output, rounds.checkpoint())
         self.results.write(self.output / "results.json")
         before = training.rounds[-2].validation_auroc if last.round > 1 else None
         facts = {"round": last.round, "sites": len(last.replied), "failed": last.failed, "loss": last.train_loss}

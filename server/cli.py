@@ -41,8 +41,8 @@ def evaluate(
 ) -> None:
     """Apply a released model to a prepared store and print its metrics, by unit, sex and age too, as JSON; prints no
     patient's values."""
-    from server.checkpoint import load_released
     from server.evaluation import evaluate_predictions
+    from server.released import load_released
     from shared_model.batch import check_encoder, open_store
     from shared_model.inputs import Scaler
     from shared_model.manifest import check_contract, read_manifest, study_of

@@ -7,19 +7,23 @@ differ in the last bits), and cannot tell who is missing. The strategy's own hoo
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
-import torch
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from server.admission import Admission, SiteGrid, ask, sort_replies
+from server.checkpoint import Checkpoint
 from server.results import RoundSummary
+from server.strategies import expect_hostile
+from server.strategies.guarded import Guard
+from server.strategies.memory import remembered, remind
+from server.training import Training
 from shared_model.config import RunConfig
 from shared_model.errors import ContractError, FederationError
-from shared_model.mergeable import Validation, merge_validations
+from shared_model.mergeable import Validation
 from shared_model.messages import (
     EVALUATE,
     EvaluateReply,
@@ -37,42 +41,81 @@ log = logging.getLogger("consilium.server")
 
 
 @dataclass(kw_only=True)
-class Training:
-    """What the rounds leave: the kept weights with their validation by site, and the record of every round. ``last`` is
-    the validation of the last round's model, whether it was kept or not. ``trial`` is what every message spoke of."""
+class Rounds:
+    """The rounds of one trial as they stand: ``weights`` came out of the last finished one."""
 
+    grid: Grid
+    admission: Admission
+    strategy: Strategy
+    plan: PreprocessingPlan
+    config: RunConfig
+    guard: Guard
     weights: Weights
-    trial: Trial = THE_RUN
-    best_round: int = 0
-    best: Validation = field(default_factory=Validation)
-    improved_round: int = 0  # the last that was better than all before it
-    sites: dict[str, Validation] = field(default_factory=dict)
-    last: Validation = field(default_factory=Validation)
-    rounds: list[RoundSummary] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    local_seconds: list[float] = field(default_factory=list)
+    training: Training
 
-    @property
-    def validation(self) -> Validation:
-        """Of the kept weights, merged over the sites."""
-        return merge_validations(list(self.sites.values()))
+    def resume(self, held: Checkpoint) -> None:
+        """Stand where a checkpoint was taken."""
+        self.weights, self.training = held.weights, held.training
+        self.guard.seen |= set(held.seen)
+        remind(self.strategy, held.strategy)
 
-    def validated(self, round_number: int, weights: Weights, sites: dict[str, Validation]) -> None:
-        """Note how the model of a round did, and keep it unless one before was better by more than a standard error.
+    def checkpoint(self) -> Checkpoint:
+        """Everything the next round needs."""
+        return Checkpoint(
+            weights=self.weights,
+            training=self.training,
+            strategy=remembered(self.strategy),
+            seen=tuple(sorted(self.guard.seen)),
+            plan=self.plan,
+            sites=tuple(sorted(card.site for card in self.admission.sites.values())),
+            config=self.config,
+        )
 
-        Why not simply the best: on a few hundred validation patients the best of many rounds is best by luck, and the
-        later of two is trained further (the one-standard-error rule: Breiman et al. 1984).
-        """
-        record, self.last = self.rounds[round_number - 1], merge_validations(list(sites.values()))
-        record.validation_loss, record.validation_auroc = self.last.loss, self.last.auroc
-        if not self.best.at_least(self.last):
-            self.best, self.improved_round = self.last, round_number
-        if self.last.nearly(self.best):
-            self.weights, self.best_round, self.sites = weights, round_number, sites
+    def order(self, number: int) -> RoundOrder:
+        """What goes with the weights into a round."""
+        rate = self.config.learning_rate_at(number)
+        return RoundOrder(round=number, learning_rate=rate, plan=self.plan, trial=self.training.trial)
 
-    def stalled(self, patience: int) -> bool:
-        """Whether so many validated rounds have passed without a better one."""
-        return bool(patience) and len(self.rounds) - 1 - self.improved_round >= patience
+    def next(self) -> None:
+        """Train one round; the validation of what came out of the one before rides along."""
+        order, start = self.order(len(self.training.rounds) + 1), time.monotonic()
+        after, sites = self._exchange(order)
+        self.training.seconds.append(time.monotonic() - start)
+        if order.round > 1:
+            self.training.validated(order.round - 1, self.weights, sites)
+        self.weights = after
+
+    def finish(self) -> Training:
+        """Validate what came out of the last round."""
+        number = len(self.training.rounds)
+        found = validate_at(self.grid, self.admission, self.weights, self.order(number), self.config)
+        self.training.validated(number, self.weights, {site: reply.validation for site, reply in found.items()})
+        return self.training
+
+    def _exchange(self, order: RoundOrder) -> tuple[Weights, dict[str, Validation]]:
+        """The aggregated weights, and the validation of the incoming ones by site."""
+        view = cast(Grid, SiteGrid(self.admission))
+        messages = list(self.strategy.configure_train(order.round, ArrayRecord(self.weights), order.config(), view))
+        received = list(self.grid.send_and_receive(messages, timeout=self.config.round_timeout))
+        read, failed = _read(self.admission, messages, received)
+        kept, rejected = self.guard.admit(order.round, {site: reply for site, (_, reply) in read.items()}, self.weights)
+        failed = dict(sorted((failed | rejected).items()))
+        if len(kept) < self.config.min_sites:
+            least, reasons = self.config.min_sites, "; ".join(f"{site}: {why}" for site, why in failed.items())
+            raise FederationError(
+                f"round {order.round}: {len(kept)} of at least {least} usable replies (min-sites); {reasons}"
+            )
+        expect_hostile(self.strategy, self.config, updates=len(kept), caught=len(rejected))
+        arrays, _ = self.strategy.aggregate_train(order.round, [read[site][0] for site in kept])
+        if arrays is None:
+            name = self.config.strategy
+            raise FederationError(f"round {order.round}: {name} aggregated nothing from {len(kept)} replies")
+        updates = {site: read[site][1] for site in kept}
+        self.training.local_seconds.append(sum(reply.seconds for reply in updates.values()))
+        self.training.rounds.append(_summary(order, updates, failed, messages))
+        merged = arrays.to_torch_state_dict()  # some strategies calculate in double precision
+        after = {name: tensor.to(self.weights[name].dtype) for name, tensor in merged.items()}
+        return after, {site: reply.validation for site, reply in updates.items()}
 
 
 def run_rounds(
@@ -82,93 +125,49 @@ def run_rounds(
     initial: Weights,
     plan: PreprocessingPlan,
     config: RunConfig,
-    on_round: Callable[[Training, Weights], None] = lambda training, weights: None,
+    on_round: Callable[[Rounds], None] = lambda rounds: None,
     trial: Trial = THE_RUN,
+    start: Checkpoint | None = None,
 ) -> Training:
     """Train for ``config.rounds`` rounds of a trial, whose settings ``config`` has, or until ``config.patience`` rounds
-    were no better. ``on_round`` sees the state after each.
+    were no better; from ``start``, if given. ``on_round`` sees the state after each.
 
     Round r's replies carry the validation of the model that entered it, so the kept model is known one round late and
     the last one is validated by a message of its own. Raises FederationError when a round has too few usable replies.
     """
-    training, weights, number = Training(weights=initial, trial=trial), initial, 0
-    while number < config.rounds and not training.stalled(config.patience):
-        number += 1
-        order = RoundOrder(round=number, learning_rate=config.learning_rate_at(number), plan=plan, trial=trial)
-        start = time.monotonic()
-        after, sites = _round(grid, admission, strategy, weights, order, config, training)
-        training.seconds.append(time.monotonic() - start)
-        if number > 1:
-            training.validated(number - 1, weights, sites)
-        weights = after
-        on_round(training, weights)
-    found = validate_at(grid, admission, weights, order, config)
-    training.validated(number, weights, {site: reply.validation for site, reply in found.items()})
-    return training
+    rounds = Rounds(
+        grid=grid,
+        admission=admission,
+        strategy=strategy,
+        plan=plan,
+        config=config,
+        guard=Guard(config.norm_limit, {card.site: card for card in admission.sites.values()}),
+        weights=initial,
+        training=Training(weights=initial, trial=trial),
+    )
+    if start is not None:
+        rounds.resume(start)
+    while len(rounds.training.rounds) < config.rounds and not rounds.training.stalled(config.patience):
+        rounds.next()
+        on_round(rounds)
+    return rounds.finish()
 
 
-def _round(
-    grid: Grid,
-    admission: Admission,
-    strategy: Strategy,
-    weights: Weights,
-    order: RoundOrder,
-    config: RunConfig,
-    training: Training,
-) -> tuple[Weights, dict[str, Validation]]:
-    """One round: the aggregated weights, and the validation of the incoming ones by site."""
-    view = cast(Grid, SiteGrid(admission))
-    sent = ArrayRecord(weights)
-    messages = list(strategy.configure_train(order.round, sent, order.config(), view))
-    received = list(grid.send_and_receive(messages, timeout=config.round_timeout))
-    replies, failed = _usable(admission, messages, received, weights)
-    if len(replies) < config.min_sites:
-        reasons = "; ".join(f"{site}: {why}" for site, why in failed.items())
-        raise FederationError(
-            f"round {order.round}: {len(replies)} of at least {config.min_sites} usable replies (min-sites); {reasons}"
-        )
-    arrays, _ = strategy.aggregate_train(order.round, [message for message, _ in replies.values()])
-    if arrays is None:
-        raise FederationError(f"round {order.round}: {config.strategy} aggregated nothing from {len(replies)} replies")
-    updates = {site: reply for site, (_, reply) in replies.items()}
-    training.local_seconds.append(sum(reply.seconds for reply in updates.values()))
-    training.rounds.append(_summary(order, updates, failed, messages))
-    merged = arrays.to_torch_state_dict()  # some strategies calculate in double precision
-    after = {name: tensor.to(weights[name].dtype) for name, tensor in merged.items()}
-    return after, {site: reply.validation for site, reply in updates.items()}
-
-
-def _usable(
-    admission: Admission, messages: list[Message], received: list[Message], weights: Weights
+def _read(
+    admission: Admission, messages: list[Message], received: list[Message]
 ) -> tuple[dict[str, tuple[Message, TrainReply]], dict[str, str]]:
-    """Replies that fit the model, by site name in name order, and why the others do not."""
+    """Replies by site name in name order, and why there is none of the others."""
     contents, failed = sort_replies([m.metadata.dst_node_id for m in messages], received)
     by_node: dict[int, Message] = {}
     for message in received:  # the first of a node, as sort_replies reads it
         by_node.setdefault(message.metadata.src_node_id, message)
-    usable: dict[str, tuple[Message, TrainReply]] = {}
+    read: dict[str, tuple[Message, TrainReply]] = {}
     for node in sorted(contents, key=admission.name_of):
         try:
-            reply = TrainReply.read(contents[node])
-            _check_update(reply, weights)
-            usable[admission.name_of(node)] = (by_node[node], reply)
+            read[admission.name_of(node)] = by_node[node], TrainReply.read(contents[node])
         except ContractError as error:
             failed[node] = misfit(error)
-    return usable, {admission.name_of(node): str(failed[node]) for node in sorted(failed, key=admission.name_of)}
-
-
-def _check_update(reply: TrainReply, weights: Weights) -> None:
-    """Same names, shapes and dtypes as what was sent; finite; a positive count."""
-    for arrays in (reply.weights, reply.control or weights):
-        if arrays.keys() != weights.keys():
-            raise ContractError("update: its arrays have other names than the model")
-        for name, tensor in arrays.items():
-            if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
-                raise ContractError(f"update: {name} has another shape or dtype than the model")
-            if not torch.isfinite(tensor).all():
-                raise ContractError(f"update: {name} is not finite")
-    if reply.examples < 1:
-        raise ContractError("update: no training examples behind it")
+    return read, {admission.name_of(node): str(why) for node, why in failed.items()}
 
 
 def _summary(

@@ -45,6 +45,21 @@ def ask_statistics(
     return sites, reasons
 
 
+def poorly_covered(plan: PreprocessingPlan, sites: dict[str, Statistics], least: float) -> dict[str, str]:
+    """Sites that have measured less than a share ``least`` of the plan's features in any of their training patients,
+    and how much they have: such a site would train on filled-in values. What a site withholds counts as not measured.
+    """
+    kept = [feature.kept for feature in (*plan.static_features, *plan.series_features)]
+    reasons = {}
+    for site, held in sites.items():
+        measured = [bool(outcomes.whole.patients) for outcomes in (*held.static, *held.series)]
+        covered = sum(have for have, wanted in zip(measured, kept, strict=True) if wanted)
+        if covered < least * sum(kept):
+            reasons[site] = f"has measured {covered} of the plan's {sum(kept)} features, {least:.0%} are needed"
+            reasons[site] += " (least-coverage)"
+    return reasons
+
+
 def feature_summaries(plan: PreprocessingPlan) -> list[FeatureSummary]:
     """What the report says of each feature."""
     kinds: dict[Literal["static", "series"], tuple[FeaturePlan, ...]] = {

@@ -15,11 +15,13 @@ from statistics import mean, stdev
 from flwr.serverapp import Grid
 
 from server.admission import Admission
+from server.checkpoint import OPERATIONAL
 from server.results import Trial as TrialResult
 from server.results import Tuning
-from server.rounds import Training, run_rounds, validate_at
+from server.rounds import run_rounds, validate_at
 from server.statistics import ask_statistics
 from server.strategies import build_strategy
+from server.training import Training
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import FederationError
@@ -145,7 +147,7 @@ def _line(text: str) -> tuple[str, Score] | None:
 
 def _without_search(config: RunConfig) -> Settings:
     """What decides a fold's score besides its settings: not the grid it came from, nor where results go."""
-    others = ("grid", "trials", "folds", "output", "heldout", "bootstrap", "leave-one-out")
+    others = OPERATIONAL | {"grid", "trials", "folds", "leave-one-out", "name"}
     return {key: value for key, value in config.to_flat().items() if key not in others}
 
 

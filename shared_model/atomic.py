@@ -1,5 +1,6 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, also after a crash."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,13 @@ from pathlib import Path
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """A temporary sibling that takes ``path``'s place when the block ends well, and is removed when it does not: a
-    reader sees the old file or the new one."""
+    reader sees the old file or the new one, and the disk has it before this ends."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         yield temporary
+        to_disk(temporary)
         temporary.replace(path)
+        to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -21,3 +24,12 @@ def write_text(path: Path, text: str) -> None:
     """Put ``text`` in ``path``'s place."""
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

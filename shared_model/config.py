@@ -111,6 +111,9 @@ class RunConfig(Study):
     )
     admission_timeout: float = Field(default=120, gt=0, description="seconds")
     round_timeout: float = Field(default=3600, gt=0, description="seconds")
+    absence_timeout: float = Field(
+        default=300, ge=0, description="seconds that a site may be away before the others go on without it"
+    )
     resends: int = Field(default=3, ge=0, description="how often a message that a site lost is sent again")
     norm_limit: float = Field(
         default=10.0,

@@ -12,6 +12,7 @@
     |   +-- EmptyCohortError       no stay passes the inclusion rules
     |   +-- StoreError             a prepared store is absent, partial, altered or of another contract
     +-- ContractError            two sides do not hold the same plan, model or message shape
+    +-- UpdateRejected           the server's guard leaves a site's update out of a round
     +-- ReleaseRefused           a site's policy keeps a reply from leaving
     +-- FederationError          the federation itself cannot go on (no site admitted, no reply)
     +-- RunFolderError           a run folder exists, or is not a run
@@ -66,6 +67,10 @@ class StoreError(DataError):
 
 class ContractError(ConsiliumError):
     """Two sides do not hold the same contract."""
+
+
+class UpdateRejected(ConsiliumError):  # noqa: N818 - the field's word for it
+    """The server's guard leaves a site's update out of a round."""
 
 
 class ReleaseRefused(ConsiliumError):  # noqa: N818 - the field's word for it is a refusal

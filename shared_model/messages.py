@@ -40,12 +40,14 @@ Content = RecordDict  # for readers outside that only pass one on
 
 @dataclass(frozen=True, kw_only=True)
 class SiteCard:
-    """How a site introduces itself. ``patients`` and ``deaths`` are None below its smallest cell."""
+    """How a site introduces itself. ``patients`` and ``deaths`` are of the training patients, and None below its
+    smallest cell; ``stays`` is the most stays that an update of it may claim."""
 
     site: str
     contract: str
     encoder: str
     device: str
+    stays: int
     patients: int | None
     deaths: int | None
 
@@ -58,15 +60,9 @@ class SiteCard:
     def read(cls, content: RecordDict) -> "SiteCard":
         """Raises ContractError when a field is absent or of another type."""
         card = dict(config_of(content, CARD))
-        counts = {k: typed(card, k, int) if k in card else None for k in ("patients", "deaths")}
-        return cls(
-            site=typed(card, "site", str),
-            contract=typed(card, "contract", str),
-            encoder=typed(card, "encoder", str),
-            device=typed(card, "device", str),
-            patients=counts["patients"],
-            deaths=counts["deaths"],
-        )
+        held: dict[str, Any] = {key: typed(card, key, str) for key in ("site", "contract", "encoder", "device")}
+        held |= {key: typed(card, key, int) if key in card else None for key in ("patients", "deaths")}
+        return cls(stays=count(card, "stays"), **held)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +155,10 @@ class RoundOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReply:
-    """A site's update: weights, the training stays behind them, mean training loss, seconds, and the validation
-    result. ``control`` is the change of the site's control variate, under SCAFFOLD only."""
+    """A site's update: its round, weights, the training stays behind them, mean training loss, seconds, and the
+    validation result. ``control`` is the change of the site's control variate, under SCAFFOLD only."""
 
+    round: int
     weights: Weights
     examples: int
     train_loss: float
@@ -172,6 +169,7 @@ class TrainReply:
     def content(self) -> RecordDict:
         """One ArrayRecord and one MetricRecord, as Flower's strategies expect, and SCAFFOLD's own."""
         metrics = {
+            "round": self.round,
             EXAMPLES: self.examples,
             "train-loss": self.train_loss,
             "seconds": self.seconds,
@@ -187,6 +185,7 @@ class TrainReply:
         """Raises ContractError when a part is absent or of another shape."""
         metrics = metrics_of(content)
         return cls(
+            round=count(metrics, "round"),
             weights=read_weights(content),
             examples=count(metrics, EXAMPLES),
             train_loss=finite(metrics, "train-loss"),

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from client.mapping.init import shipped_configs
 from client.site import load_site
-from server.checkpoint import load_released
 from server.evaluation import evaluate_predictions
+from server.released import load_released
 from shared_model.atomic import write_text
 from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig, Scalar

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from client.prepare import prepare
-from server.checkpoint import load_released
 from server.evaluation import evaluate_predictions
 from server.progress import FILE as PROGRESS
+from server.released import load_released
 from server.report import write_report
 from server.results import ComparisonRow, RunResults
 from shared_model import metrics

@@ -67,10 +67,18 @@ def tiny_scaler() -> Scaler:
     return Scaler(tiny_plan())
 
 
-def patients(count: int = 40, *, windows: int = 24, seed: int = 0, missing: float = 0.4, notes: int = 3) -> PatientData:
+def patients(
+    count: int = 40,
+    *,
+    windows: int = 24,
+    seed: int = 0,
+    missing: float = 0.4,
+    notes: int = 3,
+    turned: bool = False,
+) -> PatientData:
     """Random stays, one a patient; a death shifts every feature, so that the labels can be learned.
 
-    Each stay has 0 to ``notes`` note chunks.
+    Each stay has 0 to ``notes`` note chunks. ``turned``: every label is written down wrong.
     """
     rng = np.random.default_rng(seed)
     label = rng.permutation(np.arange(count) % 3 == 0)
@@ -82,7 +90,7 @@ def patients(count: int = 40, *, windows: int = 24, seed: int = 0, missing: floa
     return PatientData(
         static_NF=torch.tensor(static, dtype=torch.float32),
         series_NTC=torch.tensor(series, dtype=torch.float32),
-        label_N=torch.tensor(label),
+        label_N=torch.tensor(label != turned),
         patient_N=torch.arange(count) + 1000,
         unit_N=torch.tensor(rng.integers(0, 2, count)),
         embedding_ME=torch.tensor(rng.normal(size=(int(chunks.sum()), EMBEDDING)), dtype=torch.float16),
@@ -165,6 +173,7 @@ class MemoryGrid(Grid):
         self.nodes, self.order = dict(nodes), list(order or nodes)
         self.sent: list[Message] = []
         self.timeouts: list[float | None] = []
+        self.waiting: dict[str, Message] = {}
 
     def set_run(self, run: Run) -> None:
         raise NotImplementedError
@@ -177,21 +186,33 @@ class MemoryGrid(Grid):
         raise NotImplementedError
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
+        names = []
+        for message in messages:
+            names.append(f"message-{len(self.sent)}")
+            message.metadata.__dict__["_message_id"] = names[-1]  # as Flower's own grids do
+            self.sent.append(message)
+            self.waiting[names[-1]] = message
+        return names
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError
+        asked = {
+            self.waiting[name].metadata.dst_node_id: self.waiting.pop(name)
+            for name in set(message_ids) & set(self.waiting)
+        }
+        return self.answers(asked)
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.nodes)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        sent = {message.metadata.dst_node_id: message for message in messages}
-        self.sent += sent.values()
         self.timeouts.append(timeout)
+        return self.pull_messages(list(self.push_messages(messages)))
+
+    def answers(self, asked: Mapping[int, Message]) -> list[Message]:
+        """What the nodes say to a message each, in the order in which it arrives."""
         replies = []
         for node in self.order:
-            if node in sent and (answer := self.nodes[node](sent[node])) is not None:
+            if node in asked and (answer := self.nodes[node](asked[node])) is not None:
                 whole = isinstance(answer, Message)
-                replies.append(answer if whole else Message(over_the_wire(answer), reply_to=sent[node]))
+                replies.append(answer if whole else Message(over_the_wire(answer), reply_to=asked[node]))
         return replies

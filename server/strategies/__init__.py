@@ -52,6 +52,16 @@ def build_strategy(config: RunConfig, sites: int) -> Strategy:
     return _BUILDERS[config.strategy](config, sites, shared)
 
 
+def expect_hostile(strategy: Strategy, config: RunConfig, *, updates: int, caught: int) -> None:
+    """Before a round is aggregated: the sites that the guard has caught are no longer among those that may be hostile
+    and unseen (Krum, MultiKrum, Bulyan count them)."""
+    hostile = max(config.byzantine_sites - caught, 0)
+    if isinstance(strategy, Krum | MultiKrum | Bulyan):
+        strategy.num_malicious_nodes = hostile
+    if isinstance(strategy, MultiKrum) and not isinstance(strategy, Krum):
+        strategy.num_nodes_to_select = updates - hostile
+
+
 def _metrics_are_merged_elsewhere(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
     """Mergeables need exact sums, not Flower's weighted average; server/rounds.py merges them."""
     return MetricRecord()

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from client.prepare import prepare_mimic
-from server.checkpoint import load_released
+from server.released import load_released
 from server.results import read_results
 from shared_model.batch import open_store
 from shared_model.inputs import Scaler

@@ -160,7 +160,7 @@ def _held_back(count: int | None, policy: ReleasePolicy) -> bool:
 @given(SMALL_COUNTS, SMALL_COUNTS, st.integers(1, 15))
 def test_no_small_count_leaves_in_a_site_card(held: int, deaths: int, cell: int) -> None:
     policy, died = ReleasePolicy(smallest_cell=cell), min(held, deaths)
-    card = SiteCard(site="a", contract="c", encoder="e", device="cpu", patients=held, deaths=died)
+    card = SiteCard(site="a", contract="c", encoder="e", device="cpu", stays=1000, patients=held, deaths=died)
     try:
         left = SiteCard.read(release(card, policy))
     except ReleaseRefused:
@@ -245,7 +245,7 @@ def _replies(held: Validation) -> list[TrainReply | EvaluateReply]:
     weights = {"w": torch.zeros(2)}
     return [
         EvaluateReply(validation=held),
-        TrainReply(weights=weights, examples=99, train_loss=0.1, seconds=1.0, validation=held),
+        TrainReply(round=1, weights=weights, examples=99, train_loss=0.1, seconds=1.0, validation=held),
     ]
 
 

@@ -1,17 +1,20 @@
 """Who takes part, and who does not and why: over a Grid that lives in memory."""
 
+import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from builders import Answer, MemoryGrid, distribution, statistics, tiny_config, validation
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.admission import Admission, _judge, admit, sort_replies
-from server.statistics import federated_plan
+from server.statistics import federated_plan, poorly_covered
 from shared_model.contract import contract_digest
 from shared_model.distribution import Distribution, Outcomes
-from shared_model.errors import FederationError
+from shared_model.errors import ConfigError, FederationError
+from shared_model.fitting import plan_from
 from shared_model.messages import (
     REFUSAL,
     Refusal,
@@ -30,7 +33,7 @@ FAIR = validation({150: 6, 20: 6}, {20: 30})
 
 def _card(site: str, **changes: str) -> SiteCard:
     held = {"contract": CONTRACT, "encoder": ENCODER, "device": "cpu"}
-    return SiteCard(site=site, patients=60, deaths=20, **(held | changes))
+    return SiteCard(site=site, stays=1000, patients=60, deaths=20, **(held | changes))
 
 
 def _says(content: RecordDict | None) -> Answer:
@@ -194,3 +197,60 @@ def test_the_plan_is_fitted_without_a_site_whose_statistics_are_unusable(answer:
     assert list(sites) == ["Avon", "Mercy"] and missing.keys() == {"Dover"}
     assert plan == federated_plan(MemoryGrid({1: good, 3: good}), _admission("Avon", "", "Mercy"), CONFIG)[0]
     assert plan.patients == 100 and plan.prevalence == 0.3
+
+
+def test_a_site_that_connects_late_is_asked_when_it_comes_and_required_sites_are_waited_for() -> None:
+    class Growing(MemoryGrid):
+        looked = 0
+
+        def get_node_ids(self) -> list[int]:
+            self.looked += 1
+            return [1, 2] if self.looked < 3 else [1, 2, 3]
+
+    grid = Growing({1: _introduces("Avon"), 2: _introduces("Burton"), 3: _introduces("Clare")})
+    config = tiny_config(required_sites="Clare, Avon", admission_timeout=20)
+    found = admit(grid, config, encoder="")
+    assert [card.site for card in found.sites.values()] == ["Avon", "Burton", "Clare"]
+    assert [message.metadata.dst_node_id for message in grid.sent] == [1, 2, 3]  # nobody is asked twice
+
+
+def test_without_a_required_site_the_run_ends_and_names_it_and_its_reason() -> None:
+    grid = MemoryGrid({1: _introduces("Avon"), 2: _introduces("Burton"), 3: _says(REFUSED.content())})
+    with pytest.raises(FederationError) as error:
+        admit(grid, tiny_config(required_sites="Dover,Elmet"), encoder="")
+    assert "admission: without Dover, Elmet (required-sites)" in str(error.value)
+    assert f"Dover: {REFUSED}" in str(error.value)
+
+
+def _roster(folder: Path, **nodes: int) -> str:
+    held = {"sites": [{"site": site, "node_id": node} for site, node in nodes.items()]}
+    (folder / "sites.json").write_text(json.dumps(held), encoding="utf-8")
+    return str(folder / "sites.json")
+
+
+def test_a_site_that_calls_itself_otherwise_than_its_key_says_is_not_admitted(tmp_path: Path) -> None:
+    grid = MemoryGrid({1: _introduces("Avon"), 2: _introduces("Burton"), 3: _introduces("Clare")})
+    found = admit(grid, tiny_config(roster=_roster(tmp_path, Avon=1, Burton=2, Dover=3)), encoder="")
+    assert [card.site for card in found.sites.values()] == ["Avon", "Burton"]
+    assert found.refused == {"Clare": "calls itself so, but its key is registered for another site"}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"sites": [{"site": "A"}]}', '{"sites": [{"site": "A", "node_id": "x"}]}']
+)
+def test_a_roster_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "sites.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"roster .*sites\.json: cannot be read"):
+        admit(MemoryGrid({1: _introduces("Avon")}), tiny_config(roster=str(tmp_path / "sites.json")), encoder="")
+
+
+def test_a_site_that_has_measured_too_little_of_the_plan_is_named() -> None:
+    whole = statistics()
+    nothing = replace(whole, static=(Outcomes(),) * len(whole.static), series=(Outcomes(),) * len(whole.series))
+    few = replace(nothing, static=(*whole.static[:3], *nothing.static[3:]))
+    plan = plan_from([whole, few], CONFIG)
+    total = len(plan.static) + len(plan.series)
+    assert poorly_covered(plan, {"Avon": whole, "Burton": few}, 0.2) == {
+        "Burton": f"has measured 3 of the plan's {total} features, 20% are needed (least-coverage)"
+    }
+    assert poorly_covered(plan, {"Avon": whole, "Burton": few}, 0.0) == {}

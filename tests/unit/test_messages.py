@@ -37,7 +37,7 @@ from shared_model.model import build_model
 from shared_model.plan import PreprocessingPlan
 from shared_model.study import EARLY
 
-CARD_SAMPLE = SiteCard(site="Mercy", contract="c" * 64, encoder="", device="cpu", patients=120, deaths=31)
+CARD_SAMPLE = SiteCard(site="Mercy", contract="c" * 64, encoder="", device="cpu", stays=1000, patients=120, deaths=31)
 HELD = validation({0: 3, 199: 7}, {4: 11}, loss_sum=2.5)
 ORDER = RoundOrder(round=3, learning_rate=5e-4, plan=tiny_plan())
 
@@ -47,7 +47,7 @@ def _weights() -> dict[str, torch.Tensor]:
 
 
 def _train_reply() -> TrainReply:
-    return TrainReply(weights=_weights(), examples=40, train_loss=0.25, seconds=1.5, validation=HELD)
+    return TrainReply(round=1, weights=_weights(), examples=40, train_loss=0.25, seconds=1.5, validation=HELD)
 
 
 SENT = {

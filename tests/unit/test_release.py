@@ -26,7 +26,7 @@ from shared_model.messages import (
 )
 
 POLICY = ReleasePolicy(smallest_cell=10, largest_megabytes=1.0)
-CARD = SiteCard(site="Mercy", contract="c", encoder="e", device="cpu", patients=60, deaths=20)
+CARD = SiteCard(site="Mercy", contract="c", encoder="e", device="cpu", stays=1000, patients=60, deaths=20)
 HELD = validation({150: 12}, {20: 30}, loss_sum=3.0)
 SECRET = "jane_doe_1961"  # noqa: S105 - a patient's, not a password
 KINDS = (DESCRIBE, STATISTICS, TRAIN, EVALUATE)
@@ -34,7 +34,7 @@ KINDS = (DESCRIBE, STATISTICS, TRAIN, EVALUATE)
 
 def _update(**changes: object) -> TrainReply:
     weights = {"layer.weight": torch.ones(4, 3), "layer.bias": torch.zeros(4)}
-    held = {"weights": weights, "examples": 42, "train_loss": 0.3, "seconds": 1.0, "validation": HELD}
+    held = {"round": 1, "weights": weights, "examples": 42, "train_loss": 0.3, "seconds": 1.0, "validation": HELD}
     return TrainReply(**(held | changes))
 
 

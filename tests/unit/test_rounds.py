@@ -8,8 +8,9 @@ from builders import Answer, MemoryGrid, model_sizes, over_the_wire, tiny_config
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.admission import Admission
-from server.rounds import Training, run_rounds
+from server.rounds import run_rounds
 from server.strategies import build_strategy
+from server.training import Training
 from shared_model.config import RunConfig
 from shared_model.errors import FederationError
 from shared_model.mergeable import Validation
@@ -35,7 +36,7 @@ FAIR = validation({150: 6, 20: 6}, {20: 30})
 
 def _admission(*names: str) -> Admission:
     cards = {
-        node: SiteCard(site=name, contract="c", encoder="e", device="cpu", patients=60, deaths=20)
+        node: SiteCard(site=name, contract="c", encoder="e", device="cpu", stays=1000, patients=60, deaths=20)
         for node, name in enumerate(names, start=1)
     }
     return Admission(sites=cards, refused={})
@@ -72,7 +73,9 @@ def _site(change: Change, examples: int, validations: Iterable[Validation] = (GO
         if last:
             return EvaluateReply(validation=found).content()
         weights = change(read_weights(message.content))
-        sent = TrainReply(weights=weights, examples=examples, train_loss=0.5, seconds=2.0, validation=found)
+        sent = TrainReply(
+            round=order.round, weights=weights, examples=examples, train_loss=0.5, seconds=2.0, validation=found
+        )
         return sent.content()
 
     return answer
@@ -82,7 +85,7 @@ def _rounds(answers: list[Answer], config: RunConfig, *names: str, order: Iterab
     admission = _admission(*names)
     grid = MemoryGrid(dict(enumerate(answers, start=1)), order)
     strategy = build_strategy(config, len(admission.sites))
-    return run_rounds(grid, admission, strategy, _initial(), tiny_plan(), config, lambda training, weights: None)
+    return run_rounds(grid, admission, strategy, _initial(), tiny_plan(), config, lambda rounds: None)
 
 
 def _one(name: str, tensor: torch.Tensor) -> Change:
@@ -138,7 +141,7 @@ def test_the_reply_that_was_checked_is_the_one_that_counts() -> None:
 
     config, grid = tiny_config(rounds=1), Twice(dict(enumerate(answers, start=1)))
     strategy = build_strategy(config, 2)
-    found = run_rounds(grid, _admission("A", "B"), strategy, _initial(), tiny_plan(), config, lambda *held: None)
+    found = run_rounds(grid, _admission("A", "B"), strategy, _initial(), tiny_plan(), config, lambda rounds: None)
     assert all(tensor.isfinite().all() for tensor in found.weights.values())
 
 

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from client.site_state import KEPT_RUNS, load_state, save_state, state_folder
 from client.training import train_local
 from server.admission import Admission, admit
-from server.rounds import Training, personalise, run_rounds
+from server.rounds import personalise, run_rounds
 from server.statistics import federated_plan
 from server.strategies import build_strategy
 from server.strategies.scaffold import moved_control
+from server.training import Training
 from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig, StrategyName
 from shared_model.errors import ConfigError, FederationError, StoreError
@@ -133,7 +134,7 @@ def test_a_site_keeps_its_control_variate_on_disk_and_they_average_to_the_server
     plan, _, _ = federated_plan(grid, admission, config)
     strategy = build_strategy(config, 2)
     run_rounds(grid, admission, strategy, dict(build_model(config.model_for(plan), seed=1).state_dict()), plan, config)
-    kept = [load_file(next(tmp_path.glob(f"site{n}/store.state/run-1/*/control.safetensors"))) for n in (1, 2)]
+    kept = [load_file(next(tmp_path.glob(f"site{n}/store.state/run-1/*/control-00003.safetensors"))) for n in (1, 2)]
     stays = [admission.sites[n].patients for n in (1, 2)]
     for name, held in strategy.control.items():
         own = [c[name] * count / sum(stays) for c, count in zip(kept, stays, strict=True)]
@@ -143,9 +144,9 @@ def test_a_site_keeps_its_control_variate_on_disk_and_they_average_to_the_server
 
 def test_state_of_a_few_runs_is_kept_and_a_broken_file_is_named(tmp_path: Path) -> None:
     for run in range(KEPT_RUNS + 3):
-        save_state(state_folder(tmp_path / "store", run) / "trial", "control", {"w": torch.ones(2)})
+        save_state(state_folder(tmp_path / "store", str(run)) / "trial", "control", {"w": torch.ones(2)})
     assert len(list((tmp_path / "store.state").iterdir())) == KEPT_RUNS
-    folder = state_folder(tmp_path / "store", KEPT_RUNS + 2) / "trial"
+    folder = state_folder(tmp_path / "store", str(KEPT_RUNS + 2)) / "trial"
     assert load_state(folder, "control")["w"].tolist() == [1.0, 1.0] and load_state(folder, "other") is None
     (folder / "control.safetensors").write_bytes(b"half")
     with pytest.raises(StoreError, match=r"control\.safetensors: cannot be read"):

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from client.app import app
 from server.app import federate
-from server.checkpoint import save_model
 from server.cli import app as server_cli
 from server.progress import Progress
+from server.released import save_model
 from shared_model.batch import check_text_width
 from shared_model.errors import ContractError
 from shared_model.manifest import MANIFEST, read_manifest

@@ -12,8 +12,8 @@ from flwr.app import Message
 
 from server.admission import Admission, admit
 from server.app import federate
-from server.checkpoint import load_released
 from server.progress import Progress
+from server.released import load_released
 from server.results import RunResults
 from server.tuning import JOURNAL, left_out, tune
 from shared_model.config import RunConfig

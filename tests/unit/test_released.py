@@ -1,4 +1,4 @@
-"""What a run leaves on disk: whole or as before, and only parts that belong together load."""
+"""The released model: whole or as before, and only parts that belong together load."""
 
 import json
 import resource
@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from builders import model_sizes, patients, tiny_config, tiny_plan, tiny_scaler
-from safetensors import safe_open
 
-from server.checkpoint import CONFIG, PLAN, WEIGHTS, load_released, save_checkpoint, save_model
+from server.released import CONFIG, PLAN, WEIGHTS, load_released, save_model
 from shared_model.errors import ContractError
 from shared_model.messages import Weights
 from shared_model.model import build_model
@@ -107,31 +106,6 @@ def test_weights_of_other_sizes_are_a_contract_error(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="not a released model"):
         load_released(tmp_path / "nowhere")
-
-
-def test_a_checkpoint_keeps_the_weights_and_the_round(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "run", 3, _weights())
-    save_checkpoint(tmp_path / "run", 4, _weights(2))
-    with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="pt") as held:
-        assert held.metadata() == {"round": "4"}
-        assert all(torch.equal(held.get_tensor(name), tensor) for name, tensor in _weights(2).items())
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint.safetensors"]
-
-
-def test_weights_that_are_not_contiguous_are_kept(tmp_path: Path) -> None:
-    turned = {"w": torch.arange(6.0).reshape(2, 3).T}
-    save_checkpoint(tmp_path, 1, turned)
-    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as held:
-        assert torch.equal(held.get_tensor("w"), turned["w"])
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.safetensors"
-    save_checkpoint(tmp_path, 1, _weights())
-    before = path.read_bytes()
-    with full_disk(after=1000), pytest.raises(Exception, match=r"(?i)large|space|write"):
-        save_checkpoint(tmp_path, 2, _weights(2))
-    assert path.read_bytes() == before
 
 
 def test_no_part_of_a_released_model_is_ever_half_written(tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+"""The line to the sites: a Grid that gets its answers in spite of what a hospital network does.
+
+Why not Flower's own ``send_and_receive``: it looks for replies every three seconds, which is most of a short round;
+what a site lost (its process was killed, it was restarted, its connection broke in the middle) is never asked for
+again; and it waits the whole time limit for a site that is gone. A message asks for the same work however often it is
+sent (docs/decisions/0013), so it is simply sent again.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+log = logging.getLogger("consilium.server")
+SOONEST, LATEST = 0.05, 1.0  # seconds between two looks for replies; the pause grows with the waiting
+LOOK_AROUND = 2.0  # seconds between two looks at who is connected
+_LOST = {
+    ErrorCode.MESSAGE_UNAVAILABLE: "the message was lost",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its reply was lost",
+    ErrorCode.NODE_UNAVAILABLE: "it lost its connection",
+    ErrorCode.CLIENT_APP_CRASHED: "its process was killed",
+}
+_WORDS = {
+    ErrorCode.INVALID_FAB: "the site does not approve this app's code (release.apps in its YAML)",
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "the site cannot load the app; see its log",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "the app failed at the site; see its log",
+}
+
+
+@dataclass
+class _Asked:
+    """A message on its way, and why it was sent again."""
+
+    message: Message
+    activated: str  # when the node had last connected as the message was sent
+    lost: str = ""  # why it must be sent again, once the node is there
+
+
+class Line(Grid):
+    """A Grid around another. ``resends``: how often one message is sent again; ``absence``: seconds that a node may be
+    away before a message to it counts as unanswered."""
+
+    def __init__(self, grid: Grid, *, resends: int, absence: float) -> None:
+        self.grid, self.resends, self.absence = grid, resends, absence
+        self._away: dict[int, float] = {}  # node -> since when (monotonic)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """One reply to each message that was answered in time, or an error that says why there is none; a message to a
+        node that stays away gets its error when the node has been away for ``absence``."""
+        waiting: dict[str, _Asked] = {}
+        replies: list[Message] = []
+        tries: dict[int, int] = {}
+        self._push(list(messages), waiting)
+        end = time.monotonic() + timeout if timeout is not None else float("inf")
+        pause, looked = SOONEST, time.monotonic()
+        while waiting and time.monotonic() < end:
+            found = self._pull(waiting, replies, tries)
+            if time.monotonic() - looked > LOOK_AROUND:
+                looked = time.monotonic()
+                self._look_around(waiting, replies, tries)
+            pause = SOONEST if found else min(pause * 1.3, LATEST)
+            time.sleep(pause if waiting else 0)
+        return replies
+
+    def _push(self, messages: list[Message], waiting: dict[str, _Asked]) -> None:
+        activated = self._activated()
+        for message, name in zip(messages, self.grid.push_messages(messages), strict=False):
+            if name:  # else the SuperLink did not take it, and silence is its answer
+                waiting[name] = _Asked(message, activated.get(message.metadata.dst_node_id, ""))
+
+    def _pull(self, waiting: dict[str, _Asked], replies: list[Message], tries: dict[int, int]) -> bool:
+        """Take what has come; True when something has."""
+        asked = [name for name, one in waiting.items() if not one.lost]
+        received = list(self.grid.pull_messages(asked)) if asked else []
+        for reply in received:
+            one = waiting.get(reply.metadata.reply_to_message_id)
+            if one is None:
+                continue
+            why = _LOST.get(reply.error.code, "") if reply.has_error() else ""
+            if why and self._once_more(one.message, tries):
+                one.lost = why
+                continue
+            replies.append(_worded(reply, one.message))
+            del waiting[reply.metadata.reply_to_message_id]
+        return bool(received)
+
+    def _once_more(self, message: Message, tries: dict[int, int]) -> bool:
+        node = message.metadata.dst_node_id
+        tries[node] = tries.get(node, 0) + 1
+        return tries[node] <= self.resends
+
+    def _look_around(self, waiting: dict[str, _Asked], replies: list[Message], tries: dict[int, int]) -> None:
+        """Send again what was lost to nodes that are there, and give up on those that have been away for long."""
+        present, now = self._activated(), time.monotonic()
+        for name, one in list(waiting.items()):
+            node = one.message.metadata.dst_node_id
+            if node not in present:
+                since = self._away.setdefault(node, now)
+                if now - since >= self.absence:
+                    replies.append(_unanswered(one.message, f"not connected for {self.absence:.0f} s"))
+                    del waiting[name]
+                continue
+            self._away.pop(node, None)
+            restarted = present[node] != one.activated and bool(one.activated)
+            if restarted and not one.lost and self._once_more(one.message, tries):
+                one.lost = "it was restarted"
+            if one.lost:
+                log.warning("node %s: %s; sent again", node, one.lost)
+                del waiting[name]
+                self._push([_again(one.message)], waiting)
+
+    def _activated(self) -> dict[int, str]:
+        """Connected nodes, and when each connected."""
+        return {node.node_id: node.last_activated_at for node in self.grid.get_nodes()}
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As the grid within says."""
+        return self.grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As the grid within does."""
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As the grid within does."""
+        return self.grid.pull_messages(message_ids)
+
+    def set_run(self, run: Run) -> None:
+        """As the grid within does."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of the grid within."""
+        return self.grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """As the grid within does."""
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+
+def _again(message: Message) -> Message:
+    kept = message.metadata
+    return Message(message.content, kept.dst_node_id, kept.message_type, group_id=kept.group_id)
+
+
+def _worded(reply: Message, message: Message) -> Message:
+    """Flower's errors come from the SuperLink's own address and in its own words; here they come from the site's, in
+    ours."""
+    if not reply.has_error():
+        return reply
+    words = _LOST | _WORDS
+    return _unanswered(message, words.get(reply.error.code, f"error {reply.error.code} of Flower; see the site's log"))
+
+
+def _unanswered(message: Message, reason: str) -> Message:
+    return Message(Error(code=ErrorCode.NODE_UNAVAILABLE, reason=reason), reply_to=message)
