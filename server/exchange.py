@@ -3,7 +3,7 @@
 Why not Flower's own ``send_and_receive``: it looks for replies every three seconds, which is most of a short round;
 what a site lost (its process was killed, it was restarted, its connection broke in the middle) is never asked for
 again; and it waits the whole time limit for a site that is gone. A message asks for the same work however often it is
-sent (docs/decisions/0013), so it is simply sent again.
+sent (docs/decisions/0014), so it is simply sent again.
 """
 
 import logging

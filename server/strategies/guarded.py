@@ -2,7 +2,7 @@
 
 An average has no defence of its own (one NaN or one update a thousand times too long takes the model with it), and
 Flower's strategies check nothing. What passes here can still be wrong within the honest sites' range, as after a sign
-or label flip: against that the robust strategies bound what one site can do (docs/decisions/0013).
+or label flip: against that the robust strategies bound what one site can do (docs/decisions/0014).
 """
 
 import logging
