@@ -21,3 +21,11 @@ def write_text(path: Path, text: str) -> None:
     """Put ``text`` in ``path``'s place."""
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Put a secret in ``path``'s place; only its owner can read it, from the first moment on."""
+    with replacing_file(path) as temporary:
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(content)

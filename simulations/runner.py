@@ -5,7 +5,6 @@ app's dependencies anew for every run (docs/decisions/0002). Everything here liv
 tree.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -24,14 +23,15 @@ import psutil
 from client.site import SIMULATED_SITES, simulated_sites
 from server.app_folder import stage_app
 from server.progress import FILE as PROGRESS
+from server.progress import Event, follow
 from server.results import RunResults, read_results
 from shared_model.config import RunConfig
 from shared_model.errors import FederationError
 from shared_model.flower import flower_environment, free_port, script
+from shared_model.overrides import toml_text
 
 MARK = "CONSILIUM_RUN_MARK"  # in the environment of every process we start; how we find those that daemonise
 CONNECTION = "private"
-Event = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def run_federation(
     ):
         _write_connection(place, address)
         overrides = folder / "run-config.toml"
-        overrides.write_text(_toml(config), encoding="utf-8")
+        overrides.write_text(toml_text(config.to_flat()), encoding="utf-8")
         command = [
             script("flwr"),
             *(
@@ -80,7 +80,10 @@ def run_federation(
         process = subprocess.Popen(
             command, cwd=place.ray, env=place.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
-        events = list(_follow(Path(config.output) / PROGRESS, process, on_event))
+        events = []
+        for event in follow(Path(config.output) / PROGRESS, lambda: process.poll() is None):
+            on_event(event)
+            events.append(event)
     return _outcome(config, events, folder)
 
 
@@ -185,23 +188,6 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, secon
     raise FederationError(f"SuperLink on 127.0.0.1:{port}: {state}; see {log}")
 
 
-def _follow(path: Path, process: subprocess.Popen[bytes], on_event: Callable[[Event], None]) -> Iterator[Event]:
-    """Events of the ServerApp as they are written, until `flwr run` ends."""
-    offset = 0
-    running = True
-    while running:
-        running = process.poll() is None
-        if path.exists():
-            with path.open(encoding="utf-8") as file:
-                file.seek(offset)
-                while (line := file.readline()).endswith("\n"):
-                    offset = file.tell()
-                    event: Event = json.loads(line)
-                    on_event(event)
-                    yield event
-        time.sleep(0.1 if running else 0)
-
-
 def _outcome(config: RunConfig, events: list[Event], folder: Path) -> RunResults:
     for event in events:
         if event["event"] == "error":
@@ -218,11 +204,6 @@ def _write_connection(place: _Workplace, address: str) -> None:
         f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
     )
     (home / "config.toml").write_text(text, encoding="utf-8")
-
-
-def _toml(config: RunConfig) -> str:
-    """Run-config overrides; JSON's scalars are TOML's."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.to_flat().items())
 
 
 @contextmanager
