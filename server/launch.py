@@ -93,6 +93,7 @@ def superlink(federation: Federation, tell: Callable[[str], None]) -> Supervised
         pid_file=federation.pid_file,
         hopeless=lambda status, lines: _hopeless(federation, lines),
         tell=tell,
+        afterwards=_end_server_apps,
     )
 
 
@@ -126,6 +127,13 @@ def _hopeless(federation: Federation, lines: Sequence[str]) -> ConsiliumError | 
             database = f"; {federation.state / 'superlink.db'} is of another Flower" if "DATABASE" in name else ""
             return ConfigError(f"SuperLink: {name}{database}; see {federation.log}")
     return None
+
+
+def _end_server_apps() -> None:
+    """They have sessions of their own, and would notice only after a while that their SuperLink is gone."""
+    from shared_model.processes import carrying, end
+
+    end(carrying(SUPERVISOR, str(os.getpid())), 5.0)
 
 
 def _check_writable(federation: Federation) -> None:

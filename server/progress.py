@@ -5,21 +5,27 @@ seconds).
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from shared_model.atomic import write_text
+
 FILE = "progress.jsonl"
+PROCESS = "serverapp.pid"
 Event = dict[str, Any]
 
 
 class Progress:
-    """Appends events; each is flushed, so that a reader sees it at once."""
+    """Appends events; each is flushed, so that a reader sees it at once. Whose process tells is beside them: Flower
+    lets the ServerApp of a stopped run go on, and two must not write one folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
+        write_text(folder / PROCESS, str(os.getpid()))
 
     def tell(self, event: str, **facts: object) -> None:
         """Append one event."""

@@ -21,7 +21,7 @@ from server.app_folder import stage_app
 from server.control import FINISHED, ready, run_states, start_run, stop_run, stream_log
 from server.federation import Federation
 from server.progress import FILE as PROGRESS
-from server.progress import Event, events, follow
+from server.progress import PROCESS, Event, events, follow
 from shared_model.atomic import write_text
 from shared_model.errors import ConfigError, FederationError, RunFolderError
 from shared_model.overrides import Scalar, setting_pairs, toml_text
@@ -123,13 +123,29 @@ def submit(run: Run) -> int:
 
 
 def stop_if_active(run: Run) -> bool:
-    """Stop the run in the SuperLink; False when it is not active there."""
+    """Stop the run in the SuperLink, and its ServerApp; False when it is not active there."""
     ready(run.federation)
     state = run_states(run.federation).get(run.run_id or 0)
-    if state is None or state[0].startswith(FINISHED):
-        return False
-    stop_run(run.federation, run.run_id or 0)
-    return True
+    active = state is not None and not state[0].startswith(FINISHED)
+    if active:
+        stop_run(run.federation, run.run_id or 0)
+    _end_server_app(run)
+    return active
+
+
+def _end_server_app(run: Run) -> None:
+    """Flower leaves the ServerApp of a run that was stopped alone, and it may be busy for long."""
+    import psutil
+
+    from shared_model.processes import end
+
+    try:
+        process = psutil.Process(int((run.folder / PROCESS).read_text(encoding="utf-8")))
+        ours = process.environ().get("FLWR_HOME") == str(run.federation.flower_home)
+        if ours and "serverapp" in " ".join(process.cmdline()):
+            end([process], 10.0)
+    except (OSError, ValueError, psutil.Error):
+        return
 
 
 def watch(run: Run, run_id: int, offset: int, stopping: threading.Event, tell: Callable[[Event], None]) -> Outcome:

@@ -41,6 +41,7 @@ class Supervised:
     pid_file: Path
     hopeless: Hopeless = lambda status, lines: None
     tell: Callable[[str], None] = lambda line: None
+    afterwards: Callable[[], None] = lambda: None  # ends what outlives the process in sessions of its own
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -79,6 +80,7 @@ class Supervised:
                 pass
         finally:
             _end(process)
+            self.afterwards()
         reader.join(timeout=2)  # a grandchild may hold the pipe open
         return process.returncode, list(lines)
 

@@ -5,7 +5,6 @@ app's dependencies anew for every run (docs/decisions/0002). Everything here liv
 tree.
 """
 
-import os
 import shutil
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from shared_model.config import RunConfig
 from shared_model.errors import FederationError
 from shared_model.flower import flower_environment, free_port, script
 from shared_model.overrides import toml_text
+from shared_model.processes import carrying, end
 
 MARK = "CONSILIUM_RUN_MARK"  # in the environment of every process we start; how we find those that daemonise
 CONNECTION = "private"
@@ -96,19 +96,12 @@ def ended_afterwards(mark: str) -> Iterator[None]:
         for _ in range(5):  # what is being ended may start something in its last moment
             if not (left := marked(mark)):
                 break
-            _end(left, 4.0)
+            end(left, 4.0)
 
 
 def marked(mark: str) -> list[psutil.Process]:
     """Processes of ours, found by the environment they inherited; this process is not among them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found += [process, *process.children(recursive=True)]  # Ray's agents overwrite their environment
-        except (psutil.Error, OSError):
-            continue
-    return list(set(found))
+    return carrying(MARK, mark)
 
 
 @contextmanager
@@ -173,7 +166,7 @@ def _superlink(place: _Workplace) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
-            _end([psutil.Process(process.pid)] if process.poll() is None else [], 4.0)
+            end([psutil.Process(process.pid)] if process.poll() is None else [], 4.0)
             process.wait()  # it has ended; a caller that runs many federations keeps no zombie
 
 
@@ -210,23 +203,3 @@ def _write_connection(place: _Workplace, address: str) -> None:
 def _log(path: Path) -> Iterator[IO[bytes]]:
     with path.open("ab") as file:
         yield file
-
-
-def _end(processes: list[psutil.Process], grace: float) -> None:
-    """SIGTERM, then SIGKILL to what is still there after ``grace`` seconds."""
-    for process in processes:
-        with _gone_is_fine():
-            process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=grace)
-    for process in alive:
-        with _gone_is_fine():
-            process.kill()
-    psutil.wait_procs(alive, timeout=grace)
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except psutil.NoSuchProcess:
-        return
