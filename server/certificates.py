@@ -90,13 +90,18 @@ def check(certificate: Path, key: Path, ca: Path, names: list[str]) -> datetime:
     server = _server_context(certificate, key)
     for name in names:
         if problem := _handshake(server, ca, name):
-            raise ConfigError(f"{certificate}: sites would refuse it for {name} ({problem})")
+            raise ConfigError(f"{certificate}: {_who_dials(name)} would refuse it for {name} ({problem})")
     return first.not_valid_after_utc
 
 
 def days_left(expiry: datetime) -> int:
     """Whole days from now."""
     return (expiry - datetime.now(UTC)).days
+
+
+def _who_dials(name: str) -> str:
+    """Whom a certificate without this name would shut out."""
+    return "this machine's own ServerApps" if name in ("127.0.0.1", "::1") else "sites"
 
 
 def _certificates_in(path: Path) -> "list[x509.Certificate]":

@@ -14,6 +14,7 @@ from server_folder import answer, private_pem
 from server.control import nodes
 from server.federation import Federation, open_federation
 from server.overview import overview
+from server.runs import all_runs
 from shared_model.flower import free_port
 from shared_model.processes import carrying
 from shared_model.supervise import running
@@ -30,6 +31,7 @@ def test_a_federation_is_launched_joined_guarded_and_ended(tmp_path: Path, flowe
     assert done.returncode == 0, done.stderr
     flower.start("start", "consilium-server", "start", str(folder))
     federation = open_federation(folder)
+    wait_for(lambda: running(federation.pid_file) is not None, federation)
     assert command(flower, "invite", folder, "St. Vincent").returncode == 0
     [invitation] = federation.invitations.iterdir()
     sent, key = answer(invitation, tmp_path / "answer.json")
@@ -43,6 +45,7 @@ def test_a_federation_is_launched_joined_guarded_and_ended(tmp_path: Path, flowe
     wait_for(lambda: "online" in nodes(federation).values(), federation)
     assert any(line.startswith("St. Vincent  online") for line in overview(federation)[1])
     _the_door(federation, sent)
+    _a_run_that_fails_says_why(flower, federation)
     _a_supervisor_that_was_killed_leaves_nothing(flower, federation)
 
 
@@ -55,6 +58,15 @@ def _the_door(federation: Federation, sent: Path) -> None:
     assert status_from("127.0.0.1", federation, "/v1/control/list-nodes") not in (403, 404)
 
 
+def _a_run_that_fails_says_why(flower, federation: Federation) -> None:
+    settings = ("--set", "min-sites=2", "--set", "admission-timeout=0.5")
+    done = command(flower, "run", federation.folder, "--name", "pilot", *settings)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "run pilot failed: admission: " in done.stderr and "Traceback" not in done.stderr
+    [run] = all_runs(federation)
+    assert run.run_id is not None and run.events()[-1]["event"] == "error"
+
+
 def _a_supervisor_that_was_killed_leaves_nothing(flower, federation: Federation) -> None:
     pid = running(federation.pid_file)
     assert pid is not None
@@ -62,6 +74,7 @@ def _a_supervisor_that_was_killed_leaves_nothing(flower, federation: Federation)
     wait_for(lambda: of_the_centre(flower, federation) == [], federation)
     assert running(federation.pid_file) is None
     flower.start("again", "consilium-server", "start", str(federation.folder))
+    wait_for(lambda: running(federation.pid_file) is not None, federation)
     done = command(flower, "unregister", federation.folder, "St. Vincent")
     assert done.returncode == 0 and federation.roster() == [], done.stderr
     done = command(flower, "stop", federation.folder)
@@ -116,5 +129,5 @@ def _trusting(federation: Federation):
 def wait_for(happened: Callable[[], bool], federation: Federation) -> None:
     end = time.monotonic() + PATIENCE
     while not happened():
-        assert time.monotonic() < end, federation.log.read_text()
+        assert time.monotonic() < end, federation.log.read_text() if federation.log.exists() else "no log"
         time.sleep(0.3)
