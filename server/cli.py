@@ -6,10 +6,23 @@ from typing import Annotated
 
 import typer
 
+from server import launch_commands, run_commands
 from shared_model.command import command_group, run
 from shared_model.errors import RunFolderError
 
-app = command_group("Look at what a federation produced.")
+app = command_group("Launch a federation, run it, and look at what it produced.")
+LAUNCH, RUN = "Launch a federation", "Run it"
+for command in (
+    launch_commands.init,
+    launch_commands.start,
+    launch_commands.invite,
+    launch_commands.register,
+    launch_commands.unregister,
+    launch_commands.renew,
+):
+    app.command(rich_help_panel=LAUNCH)(command)
+for command in (run_commands.run, launch_commands.status, run_commands.stop):
+    app.command(rich_help_panel=RUN)(command)
 
 
 @app.command()

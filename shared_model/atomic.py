@@ -33,3 +33,11 @@ def to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Put a secret in ``path``'s place; only its owner can read it, from the first moment on."""
+    with replacing_file(path) as temporary:
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(content)

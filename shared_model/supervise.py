@@ -41,13 +41,14 @@ class Supervised:
     pid_file: Path
     hopeless: Hopeless = lambda status, lines: None
     tell: Callable[[str], None] = lambda line: None
+    afterwards: Callable[[], None] = lambda: None  # ends what outlives the process in sessions of its own
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises ConfigError when it runs already, or what ``hopeless`` says."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(self.pid_file, self.name), _signals(self.stopping), _rotating(self.log) as log:
+        with _only_one(self.pid_file, self.name), signals_set(self.stopping), _rotating(self.log) as log:
             pause = SHORTEST
             while not self.stopping.is_set():
                 started = monotonic()
@@ -79,6 +80,7 @@ class Supervised:
                 pass
         finally:
             _end(process)
+            self.afterwards()
         reader.join(timeout=2)  # a grandchild may hold the pipe open
         return process.returncode, list(lines)
 
@@ -158,7 +160,7 @@ def _lock_of(pid_file: Path) -> Path:
 
 
 @contextmanager
-def _signals(stopping: threading.Event) -> Iterator[None]:
+def signals_set(stopping: threading.Event) -> Iterator[None]:
     """SIGTERM and SIGINT set the event; the handlers of before come back afterwards."""
 
     def ask(signum: int, frame: FrameType | None) -> None:

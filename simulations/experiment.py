@@ -18,6 +18,7 @@ import pandas as pd
 from client.prepare import prepare
 from server.evaluation import evaluate_predictions
 from server.progress import FILE as PROGRESS
+from server.progress import Event
 from server.released import load_released
 from server.report import write_report
 from server.results import ComparisonRow, RunResults
@@ -32,7 +33,7 @@ from shared_model.predict import best_device, predict
 from shared_model.study import Cohort, Stays
 from simulations.baselines import POOLED, Baseline, run_baselines
 from simulations.partition import Partition, partition_by_unit
-from simulations.runner import Event, run_federation
+from simulations.runner import run_federation
 from simulations.sources import Patients, Source
 
 RESULTS, REPORT = "results.json", "report.html"

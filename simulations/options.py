@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shared_model.errors import ConfigError
+from shared_model.overrides import setting_pairs
 
 if TYPE_CHECKING:
     from client.site import SiteConfig
@@ -66,14 +67,7 @@ def source_of(mimic: Path | None, synthetic: int | None, *, seed: int, site: "Si
 
 def overrides_of(settings: list[str] | None, rounds: int | None) -> "dict[str, Scalar]":
     """``--set KEY=VALUE`` pairs with YAML scalars, and ``--rounds``. Raises ConfigError for a pair without '='."""
-    import yaml
-
-    pairs: dict[str, Scalar] = {}
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: write KEY=VALUE")
-        pairs[key.strip()] = yaml.safe_load(value)
+    pairs = setting_pairs(settings or [])
     return pairs if rounds is None else pairs | {"rounds": rounds}
 
 

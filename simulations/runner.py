@@ -5,8 +5,6 @@ app's dependencies anew for every run (docs/decisions/0002). Everything here liv
 tree.
 """
 
-import json
-import os
 import shutil
 import socket
 import subprocess
@@ -24,14 +22,16 @@ import psutil
 from client.site import SIMULATED_SITES, simulated_sites
 from server.app_folder import stage_app
 from server.progress import FILE as PROGRESS
+from server.progress import Event, follow
 from server.results import RunResults, read_results
 from shared_model.config import RunConfig
 from shared_model.errors import FederationError
 from shared_model.flower import flower_environment, free_port, script
+from shared_model.overrides import toml_text
+from shared_model.processes import carrying, end
 
 MARK = "CONSILIUM_RUN_MARK"  # in the environment of every process we start; how we find those that daemonise
 CONNECTION = "private"
-Event = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def run_federation(
     ):
         _write_connection(place, address)
         overrides = folder / "run-config.toml"
-        overrides.write_text(_toml(config), encoding="utf-8")
+        overrides.write_text(toml_text(config.to_flat()), encoding="utf-8")
         command = [
             script("flwr"),
             *(
@@ -80,7 +80,10 @@ def run_federation(
         process = subprocess.Popen(
             command, cwd=place.ray, env=place.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
-        events = list(_follow(Path(config.output) / PROGRESS, process, on_event))
+        events = []
+        for event in follow(Path(config.output) / PROGRESS, lambda: process.poll() is None):
+            on_event(event)
+            events.append(event)
     return _outcome(config, events, folder)
 
 
@@ -93,19 +96,12 @@ def ended_afterwards(mark: str) -> Iterator[None]:
         for _ in range(5):  # what is being ended may start something in its last moment
             if not (left := marked(mark)):
                 break
-            _end(left, 4.0)
+            end(left, 4.0)
 
 
 def marked(mark: str) -> list[psutil.Process]:
     """Processes of ours, found by the environment they inherited; this process is not among them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found += [process, *process.children(recursive=True)]  # Ray's agents overwrite their environment
-        except (psutil.Error, OSError):
-            continue
-    return list(set(found))
+    return carrying(MARK, mark)
 
 
 @contextmanager
@@ -170,7 +166,7 @@ def _superlink(place: _Workplace) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
-            _end([psutil.Process(process.pid)] if process.poll() is None else [], 4.0)
+            end([psutil.Process(process.pid)] if process.poll() is None else [], 4.0)
             process.wait()  # it has ended; a caller that runs many federations keeps no zombie
 
 
@@ -183,23 +179,6 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, secon
         time.sleep(0.1)
     state = "stopped" if process.poll() is not None else f"not listening after {seconds:.0f} s"
     raise FederationError(f"SuperLink on 127.0.0.1:{port}: {state}; see {log}")
-
-
-def _follow(path: Path, process: subprocess.Popen[bytes], on_event: Callable[[Event], None]) -> Iterator[Event]:
-    """Events of the ServerApp as they are written, until `flwr run` ends."""
-    offset = 0
-    running = True
-    while running:
-        running = process.poll() is None
-        if path.exists():
-            with path.open(encoding="utf-8") as file:
-                file.seek(offset)
-                while (line := file.readline()).endswith("\n"):
-                    offset = file.tell()
-                    event: Event = json.loads(line)
-                    on_event(event)
-                    yield event
-        time.sleep(0.1 if running else 0)
 
 
 def _outcome(config: RunConfig, events: list[Event], folder: Path) -> RunResults:
@@ -220,32 +199,7 @@ def _write_connection(place: _Workplace, address: str) -> None:
     (home / "config.toml").write_text(text, encoding="utf-8")
 
 
-def _toml(config: RunConfig) -> str:
-    """Run-config overrides; JSON's scalars are TOML's."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.to_flat().items())
-
-
 @contextmanager
 def _log(path: Path) -> Iterator[IO[bytes]]:
     with path.open("ab") as file:
         yield file
-
-
-def _end(processes: list[psutil.Process], grace: float) -> None:
-    """SIGTERM, then SIGKILL to what is still there after ``grace`` seconds."""
-    for process in processes:
-        with _gone_is_fine():
-            process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=grace)
-    for process in alive:
-        with _gone_is_fine():
-            process.kill()
-    psutil.wait_procs(alive, timeout=grace)
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except psutil.NoSuchProcess:
-        return

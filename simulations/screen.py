@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from server.progress import Event, round_facts
 from server.report import leaks
 from server.results import ComparisonRow, Estimate, RunResults, Tuning
-from simulations.runner import Event
 
 
 class Screen:
@@ -106,9 +106,7 @@ class Screen:
             self.console.print(f"          not admitted: {site}: {why}", style="yellow", markup=False)
 
     def _round(self, event: dict[str, Any]) -> None:
-        auroc = event["auroc_before"]
-        known = "" if auroc is None else f"  AUROC {auroc:.3f} after round {event['round'] - 1}"
-        facts = f"round {event['round']}/{event['rounds']}  sites {event['sites']}  loss {event['loss']:.4f}{known}"
+        facts = round_facts(event)
         if self._task is not None:
             self._progress.update(self._task, completed=event["round"], total=event["rounds"], facts=facts)
         if not self.console.is_terminal:

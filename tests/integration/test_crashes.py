@@ -3,7 +3,6 @@ nothing happened to."""
 
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import psutil
@@ -119,9 +118,7 @@ def _resumed(consortium: Consortium, name: str, target: str, *, after: str) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("target", TARGETS)
-def test_each_process_is_killed_at_each_step(
-    consortium: Consortium, expected: Weights, target: str, step: str
-) -> None:
+def test_each_process_is_killed_at_each_step(consortium: Consortium, expected: Weights, target: str, step: str) -> None:
     name = f"{target}-{step}"
     status = _run_with(consortium, name, {step: target}, *consortium.named(name, **RUN))
     if target in ("ClientApp", "SuperNode"):

@@ -1,0 +1,155 @@
+"""What our commands ask of a running SuperLink: Flower's own `flwr`, with the federation's folder as its home."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from server.federation import CONNECTION, Federation
+from shared_model.atomic import write_text
+from shared_model.errors import ConfigError, FederationError
+from shared_model.flower import flower_environment, script
+from shared_model.supervise import running
+
+SECONDS = 120.0  # of one `flwr` command
+FINISHED = "finished"  # how the status of a run that has ended begins
+
+
+def environment(federation: Federation, **extra: str) -> dict[str, str]:
+    """Of every Flower process of the centre. No proxy stands between this machine and itself."""
+    direct = ",".join(filter(None, (os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")), "127.0.0.1,::1")))
+    direct = f"{direct},{federation.config.own_address}"
+    proxies = {"NO_PROXY": direct, "no_proxy": direct, "FORWARDED_ALLOW_IPS": "127.0.0.1"}
+    return flower_environment(federation.flower_home, **proxies, **extra)
+
+
+def write_connection(federation: Federation) -> None:
+    """Flower's configuration of this federation, so that plain `flwr` works too."""
+    host = federation.config.own_address
+    address = f"[{host}]:{federation.config.port}" if ":" in host else f"{host}:{federation.config.port}"
+    text = (
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n'
+        f"[superlink.{CONNECTION}]\naddress = {json.dumps(address)}\n"
+        f"root-certificates = {json.dumps(str(federation.certificates.ca))}\n"
+    )
+    federation.flower_home.mkdir(mode=0o700, exist_ok=True)
+    write_text(federation.flower_home / "config.toml", text)
+
+
+def ready(federation: Federation, seconds: float = 30.0) -> None:
+    """Wait until the SuperLink listens. Raises ConfigError when it was not started, or does not listen in time."""
+    end = time.monotonic() + seconds
+    while True:
+        if running(federation.pid_file) is None:
+            raise ConfigError(
+                f"{federation.folder}: its SuperLink does not run; start it with: "
+                f"consilium-server start {federation.folder}"
+            )
+        if listening(federation):
+            return
+        if time.monotonic() > end:
+            raise ConfigError(f"{federation.folder}: its SuperLink runs but does not listen; see {federation.log}")
+        time.sleep(0.2)
+
+
+def listening(federation: Federation) -> bool:
+    """Whether something accepts connections on the SuperLink's port."""
+    host = federation.config.own_address
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((host, federation.config.port)) == 0
+
+
+def healthy(federation: Federation) -> bool:
+    """What the health service says."""
+    import grpc
+    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+    from grpc_health.v1.health_pb2_grpc import HealthStub
+
+    with grpc.insecure_channel(
+        f"127.0.0.1:{federation.config.health_port}", options=[("grpc.enable_http_proxy", 0)]
+    ) as channel:
+        try:
+            answer = HealthStub(channel).Check(HealthCheckRequest(), timeout=3)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == HealthCheckResponse.SERVING)
+
+
+def register_key(federation: Federation, public_key: Path) -> int:
+    """Flower's number for the site that holds the key."""
+    return int(_flwr(federation, "supernode", "register", str(public_key), CONNECTION)["node-id"])
+
+
+def unregister_node(federation: Federation, node_id: int) -> None:
+    """The site's key opens nothing any more."""
+    _flwr(federation, "supernode", "unregister", str(node_id), CONNECTION)
+
+
+def nodes(federation: Federation) -> dict[int, str]:
+    """Status of every node: registered, online, offline or unregistered."""
+    answer = _flwr(federation, "supernode", "list", CONNECTION)
+    return {int(node["node-id"]): str(node["status"]) for node in answer["nodes"]}
+
+
+def start_run(federation: Federation, app: Path, settings: Path) -> int:
+    """Submit an app; the number of its run."""
+    return int(_flwr(federation, "run", str(app), CONNECTION, "--run-config", str(settings))["run-id"])
+
+
+def run_states(federation: Federation) -> dict[int, tuple[str, str]]:
+    """Status (``finished:failed``) and Flower's details of every run."""
+    answer = _flwr(federation, "ls", CONNECTION)
+    return {int(run["run-id"]): (str(run["status"]), str(run["status-details"])) for run in answer["runs"]}
+
+
+def stop_run(federation: Federation, run_id: int) -> None:
+    """End a run; its sites are told with their next question."""
+    _flwr(federation, "stop", str(run_id), CONNECTION)
+
+
+def stream_log(federation: Federation, run_id: int, log: Path) -> subprocess.Popen[bytes]:
+    """A process that copies the ServerApp's log and ends when the run does."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [script("flwr"), "log", str(run_id), CONNECTION, "--stream"],
+            cwd=federation.flower_home,
+            env=environment(federation),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,  # Ctrl-C is for whoever watches
+        )
+
+
+def _flwr(federation: Federation, *arguments: str) -> dict[str, Any]:
+    """Run `flwr ... --format json`. Raises FederationError with Flower's own reason."""
+    command = [script("flwr"), *arguments, "--format", "json"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=federation.flower_home,
+            env=environment(federation),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise FederationError(f"flwr {arguments[0]}: no answer from the SuperLink in {SECONDS:.0f} s") from None
+    answer = _answer(done.stdout)
+    if done.returncode != 0 or not answer.get("success"):
+        reason = str(answer.get("error-message") or done.stderr or done.stdout or f"status {done.returncode}")
+        raise FederationError(f"flwr {' '.join(arguments[:2])}: {' '.join(reason.split())}")
+    return answer
+
+
+def _answer(printed: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(printed[printed.index("{") :])
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
