@@ -13,6 +13,7 @@
     |   +-- StoreError             a prepared store is absent, partial, altered or of another contract
     +-- ContractError            two sides do not hold the same plan, model or message shape
     +-- ReleaseRefused           a site's policy keeps a reply from leaving
+    +-- AuditError               a site's audit log is not what was written
     +-- FederationError          the federation itself cannot go on (no site admitted, no reply)
     +-- RunFolderError           a run folder exists, or is not a run
 
@@ -70,6 +71,10 @@ class ContractError(ConsiliumError):
 
 class ReleaseRefused(ConsiliumError):  # noqa: N818 - the field's word for it is a refusal
     """A site's release policy keeps a reply from leaving."""
+
+
+class AuditError(ConsiliumError):
+    """A site's audit log is not what was written."""
 
 
 class FederationError(ConsiliumError):

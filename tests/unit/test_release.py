@@ -7,9 +7,10 @@ from typing import cast
 import pytest
 import torch
 from builders import distribution, outcomes, patients, statistics, validation
+from leaving import leaving
 
-from client.release import Reply, release
-from client.site import ReleasePolicy
+from client.policy import ReleasePolicy
+from client.small_cells import Reply
 from shared_model.distribution import Distribution, Outcomes
 from shared_model.errors import ReleaseRefused
 from shared_model.mergeable import Validation
@@ -53,37 +54,37 @@ def _update(**changes: object) -> TrainReply:
 )
 def test_what_is_not_on_the_list_does_not_leave(thing: object) -> None:
     with pytest.raises(ReleaseRefused, match=f"{type(thing).__name__} is not on the list"):
-        release(cast(Reply, thing), POLICY)
+        leaving(cast(Reply, thing), POLICY)
 
 
 def test_what_is_large_enough_leaves_unchanged() -> None:
-    assert SiteCard.read(release(CARD, POLICY)) == CARD
-    assert Statistics.read(release(statistics(), POLICY)).patients == statistics().patients
-    assert EvaluateReply.read(release(EvaluateReply(validation=HELD), POLICY)).validation == HELD
-    assert TrainReply.read(release(_update(), POLICY)).weights.keys() == _update().weights.keys()
+    assert SiteCard.read(leaving(CARD, POLICY)) == CARD
+    assert Statistics.read(leaving(statistics(), POLICY)).patients == statistics().patients
+    assert EvaluateReply.read(leaving(EvaluateReply(validation=HELD), POLICY)).validation == HELD
+    assert TrainReply.read(leaving(_update(), POLICY)).weights.keys() == _update().weights.keys()
 
 
 @pytest.mark.parametrize("held", [0, 1, 9, None])
 def test_a_site_with_fewer_patients_than_the_smallest_cell_does_not_take_part(held: int | None) -> None:
     with pytest.raises(ReleaseRefused, match=r"release\.smallest_cell"):
-        release(replace(CARD, patients=held, deaths=0), POLICY)
+        leaving(replace(CARD, patients=held, deaths=0), POLICY)
 
 
 @pytest.mark.parametrize("deaths", [0, 1, 9, 51, 59, 60, None])
 def test_a_card_withholds_deaths_when_they_or_the_survivors_are_few(deaths: int | None) -> None:
-    found = SiteCard.read(release(replace(CARD, deaths=deaths), POLICY))
+    found = SiteCard.read(leaving(replace(CARD, deaths=deaths), POLICY))
     assert found.deaths is None and found.patients == 60
 
 
 @pytest.mark.parametrize("deaths", [10, 50])
 def test_a_card_tells_deaths_when_they_and_the_survivors_are_enough(deaths: int) -> None:
-    assert SiteCard.read(release(replace(CARD, deaths=deaths), POLICY)).deaths == deaths
+    assert SiteCard.read(leaving(replace(CARD, deaths=deaths), POLICY)).deaths == deaths
 
 
 def test_statistics_leave_out_features_that_few_patients_have() -> None:
     whole = statistics()
     few, enough = outcomes(survived=6, died=3), outcomes(survived=7, died=3)
-    found = Statistics.read(release(replace(whole, static=(few, enough, *whole.static[2:])), POLICY))
+    found = Statistics.read(leaving(replace(whole, static=(few, enough, *whole.static[2:])), POLICY))
     assert found.static[0] == Outcomes()
     assert found.static[1].whole.sums == enough.whole.sums and found.static[1].died == Distribution()
     assert [held.whole.sums for held in found.static[2:]] == [held.whole.sums for held in whole.static[2:]]
@@ -91,10 +92,10 @@ def test_statistics_leave_out_features_that_few_patients_have() -> None:
 
 def test_statistics_of_few_patients_do_not_leave_and_few_deaths_are_withheld() -> None:
     with pytest.raises(ReleaseRefused, match=r"release\.smallest_cell"):
-        release(statistics(patients=9), POLICY)
-    assert Statistics.read(release(statistics(deaths=9), POLICY)).deaths is None
-    assert Statistics.read(release(statistics(deaths=41), POLICY)).deaths is None  # 9 survivors
-    assert Statistics.read(release(statistics(deaths=40), POLICY)).deaths == 40
+        leaving(statistics(patients=9), POLICY)
+    assert Statistics.read(leaving(statistics(deaths=9), POLICY)).deaths is None
+    assert Statistics.read(leaving(statistics(deaths=41), POLICY)).deaths is None  # 9 survivors
+    assert Statistics.read(leaving(statistics(deaths=40), POLICY)).deaths == 40
 
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -105,7 +106,7 @@ def test_an_update_that_is_not_finite_does_not_leave(number: float) -> None:
     spoiled = torch.ones(4, 3)
     spoiled[2, 1] = number
     with pytest.raises(ReleaseRefused, match=r"layer\.weight is not finite"):
-        release(_update(weights=_update().weights | {"layer.weight": spoiled}), POLICY)
+        leaving(_update(weights=_update().weights | {"layer.weight": spoiled}), POLICY)
 
 
 @pytest.mark.parametrize("number", NOT_FINITE)
@@ -119,20 +120,20 @@ def test_no_number_that_is_not_finite_leaves(number: float) -> None:
     ]
     for reply in replies:
         with pytest.raises(ReleaseRefused, match="not finite"):
-            release(reply, POLICY)
+            leaving(reply, POLICY)
 
 
 def test_an_update_that_is_too_large_does_not_leave() -> None:
-    release(_update(weights={"w": torch.zeros(240_000)}), POLICY)
+    leaving(_update(weights={"w": torch.zeros(240_000)}), POLICY)
     with pytest.raises(ReleaseRefused, match=r"update: 1\.1 MB, release.largest_megabytes allows 1$"):
-        release(_update(weights={"w": torch.zeros(270_000)}), POLICY)
+        leaving(_update(weights={"w": torch.zeros(270_000)}), POLICY)
 
 
 def test_an_update_of_few_patients_does_not_leave_and_its_small_validation_is_zero() -> None:
     with pytest.raises(ReleaseRefused, match=r"release\.smallest_cell"):
-        release(_update(examples=9), POLICY)
+        leaving(_update(examples=9), POLICY)
     few = validation({150: 4}, {20: 5}, loss_sum=3.0)
-    assert TrainReply.read(release(_update(validation=few), POLICY)).validation == Validation()
+    assert TrainReply.read(leaving(_update(validation=few), POLICY)).validation == Validation()
 
 
 def test_a_refusal_holds_no_value_of_what_it_refuses() -> None:
@@ -147,5 +148,5 @@ def test_a_refusal_holds_no_value_of_what_it_refuses() -> None:
     ]
     for reply in replies:
         with pytest.raises(ReleaseRefused) as refused:
-            release(reply, POLICY)
+            leaving(reply, POLICY)
         assert "7" not in str(refused.value) and "3" not in str(refused.value)
