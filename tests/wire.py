@@ -80,9 +80,11 @@ class Secrets:
 
     def found_in(self, captured: bytes) -> set[str]:
         padded = captured + bytes(-len(captured) % _WORD + _WORD)
-        shifted = [np.frombuffer(padded[n : n - _WORD], dtype="<u8") for n in range(_WORD)]
+        shifted = (np.frombuffer(padded[n : n - _WORD], dtype="<u8") for n in range(_WORD))
+        known = np.unique(np.concatenate(list(self.words.values())))
+        hits = np.concatenate([seen[known[np.searchsorted(known, seen) % len(known)] == seen] for seen in shifted])
         numbers = set(re.findall(rb"\d+\.\d+(?:e[+-]?\d+)?|\d{6,}", captured))
-        found = {name for name, held in self.words.items() if any(np.isin(s, held).any() for s in shifted)}
+        found = {name for name, held in self.words.items() if np.isin(held, hits).any()}
         found |= {name for name, held in self.numbers.items() if numbers & held}
         forms = {name: (text.encode(), text.encode("utf-16-le"), text.encode().hex().encode()) for name, text in
                  self.texts.items()}  # fmt: skip
