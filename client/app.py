@@ -10,11 +10,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import task
-from client.release import Reply, release
-from client.site import is_simulated, resolve_site
+from client.audit import Occasion
+from client.policy import Kind
+from client.release import check_request, occasion_of, refuse, release
+from client.site import SiteConfig, is_simulated, resolve_site
+from client.small_cells import Reply
 from client.task import Asked
 from shared_model.errors import ConsiliumError, ContractError, ReleaseRefused
-from shared_model.messages import Refusal, SiteCard
+from shared_model.messages import Content, Refusal, SiteCard
 from shared_model.trial import THE_RUN
 
 log = logging.getLogger("consilium.client")
@@ -24,48 +27,57 @@ app = ClientApp()
 @app.query("describe")
 def describe(message: Message, context: Context) -> Message:
     """Who this site is, and whether it holds the contract."""
-    return _answer(message, context, _describe)
+    return _answer(message, context, "describe", _describe)
 
 
 @app.query("statistics")
 def statistics(message: Message, context: Context) -> Message:
     """Distributions of the training patients' features, for the federation's preprocessing plan."""
-    return _answer(message, context, task.statistics)
+    return _answer(message, context, "statistics", task.statistics)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Validate the incoming model, train it, release the update: one message a round."""
-    return _answer(message, context, task.train)
+    return _answer(message, context, "train", task.train)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Validate the incoming model and, where the order says so, a personalised one."""
-    return _answer(message, context, task.evaluate)
+    return _answer(message, context, "evaluate", task.evaluate)
 
 
-def _answer(message: Message, context: Context, handler: Callable[[Asked], Reply]) -> Message:
+def _answer(message: Message, context: Context, kind: Kind, handler: Callable[[Asked], Reply]) -> Message:
     """The released reply, or a refusal that says why. Flower would send an exception's text, so none escapes."""
-    from shared_model.config import RunConfig
-
-    name = ""
+    site = occasion = None
     try:
         site = resolve_site(context)
-        name = site.site
-        config = RunConfig.from_flat(context.run_config)
-        if config.retrospective and not is_simulated(context):
-            raise ContractError("profile 'paper' reads what happened after the prediction time: for simulation only")
-        asked = Asked(content=message.content, site=site, config=config, run_id=context.run_id)
-        content = release(handler(asked), site.release)
+        occasion = occasion_of(kind, message.content, context.run_config, context.run_id)
+        check_request(site, occasion)
+        asked = _asked(message, context, site, occasion)
+        content = release(handler(asked), asked)
     except ConsiliumError as error:
         log.warning("refused: %s", error)
-        content = Refusal(site=name, kind=type(error).__name__, reason=_public(error)).content()
+        content = _refused(error, _public(error), site, occasion)
     except Exception as error:  # the boundary: an exception's text may hold patient values, so only its class leaves
         log.exception("failed")
-        reason = "internal error; see the site's log"
-        content = Refusal(site=name, kind=type(error).__name__, reason=reason).content()
+        content = _refused(error, "internal error; see the site's log", site, occasion)
     return Message(content=content, reply_to=message)
+
+
+def _asked(message: Message, context: Context, site: SiteConfig, occasion: Occasion) -> Asked:
+    from shared_model.config import RunConfig
+
+    config = RunConfig.from_flat(context.run_config)
+    if config.retrospective and not is_simulated(context):
+        raise ContractError("profile 'paper' reads what happened after the prediction time: for simulation only")
+    return Asked(content=message.content, site=site, config=config, run_id=context.run_id, occasion=occasion)
+
+
+def _refused(error: Exception, reason: str, site: SiteConfig | None, occasion: Occasion | None) -> Content:
+    name = "" if site is None else site.site
+    return refuse(Refusal(site=name, kind=type(error).__name__, reason=reason), site, occasion)
 
 
 def _public(error: ConsiliumError) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from client.audit_commands import app as audit
 from shared_model.command import command_group, run
 from shared_model.errors import ConfigError, ConsiliumError, DataError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from client.site import SiteConfig
 
 app = command_group("Prepare a hospital's extract for a federation. Nothing leaves this machine.")
+app.add_typer(audit, name="audit")
 Config = Annotated[Path, typer.Argument(help="The site's YAML file (site_configs/ has examples).", metavar="SITE.yaml")]
 MemoryLimit = Annotated[str, typer.Option(help="DuckDB spills to disk beyond this.")]
 NOT_READY = 1

@@ -1,133 +1,182 @@
-"""The only exit: everything that leaves a site goes through ``release`` and it fails closed.
+"""The only exit: every answer of a site, also a refusal, is made by ``release`` or ``refuse``, and both fail closed.
 
-Why one function over typed replies: what it does not know it cannot send. Below the site's smallest cell a count of
-patients is withheld, a feature that fewer patients have is left out (as if never measured), bins are put together until
-each has enough patients behind it, and a site whose training patients are themselves fewer does not take part.
+Why one function over typed replies: what it does not know it cannot send. What leaves is what the site's YAML lists
+(client/policy.py), without what tells of few patients (client/small_cells.py), and it is on the disk of the site's
+audit log before it is returned (client/audit.py).
 """
 
-import math
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import accumulate, pairwise
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
 
-from client.site import ReleasePolicy
-from shared_model.distribution import BINS, Bins, Outcomes
+from client.audit import AuditLog, Occasion
+from client.norms import check_alike, clipped, norm
+from client.policy import REPLIES, Kind, ReleasePolicy
+from client.site import SiteConfig
+from client.small_cells import Reply, finite, suppressed
+from client.task import Asked
 from shared_model.errors import ReleaseRefused
-from shared_model.mergeable import Validation
-from shared_model.messages import Content, EvaluateReply, SiteCard, Statistics, TrainReply, content_bytes
+from shared_model.messages import (
+    CONFIG,
+    CONTROL,
+    Content,
+    EvaluateReply,
+    Refusal,
+    SiteCard,
+    Statistics,
+    TrainReply,
+    read_weights,
+)
+from shared_model.records import serialised
+from shared_model.trial import THE_RUN
 
-Reply = SiteCard | Statistics | TrainReply | EvaluateReply
-
-
-def release(reply: Reply, policy: ReleasePolicy) -> Content:
-    """The record form of a reply that the policy lets pass. Raises ReleaseRefused naming the rule, never a value."""
-    match reply:
-        case SiteCard():
-            return _card(reply, policy).content()
-        case Statistics():
-            return _statistics(reply, policy).content()
-        case TrainReply():
-            return _update(reply, policy)
-        case EvaluateReply():
-            personal = None if reply.personal is None else _validation(reply.personal, policy)
-            return replace(reply, validation=_validation(reply.validation, policy), personal=personal).content()
-    raise ReleaseRefused(f"release: {type(reply).__name__} is not on the list of what may leave")
-
-
-def _card(card: SiteCard, policy: ReleasePolicy) -> SiteCard:
-    if card.patients is None or card.patients < policy.smallest_cell:
-        raise ReleaseRefused(f"fewer than {policy.smallest_cell} training patients (release.smallest_cell)")
-    return replace(card, deaths=_count(card.deaths, card.patients, policy))
+log = logging.getLogger("consilium.client")
+_CLASSES: dict[Kind, type[Reply]] = {
+    "describe": SiteCard,
+    "statistics": Statistics,
+    "train": TrainReply,
+    "evaluate": EvaluateReply,
+}
 
 
-def _count(part: int | None, whole: int, policy: ReleasePolicy) -> int | None:
-    """A count is withheld when it or its complement is small: the two tell each other."""
-    if part is None or part < policy.smallest_cell or whole - part < policy.smallest_cell:
-        return None
-    return part
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """What may leave, and how far an update and a control variate moved; ``clipped``: it had moved further."""
+
+    content: Content
+    update_norm: float | None = None
+    control_norm: float | None = None
+    clipped: bool = False
 
 
-def _statistics(statistics: Statistics, policy: ReleasePolicy) -> Statistics:
-    if statistics.patients < policy.smallest_cell:
-        raise ReleaseRefused(f"fewer than {policy.smallest_cell} training patients (release.smallest_cell)")
-    cell, told = policy.smallest_cell, _count(statistics.deaths, statistics.patients, policy)
-    return replace(
-        statistics,
-        static=tuple(_outcomes(held, cell, statistics.static_rows) for held in statistics.static),
-        series=tuple(_outcomes(held, cell, statistics.series_rows) for held in statistics.series),
-        deaths=told,
+def occasion_of(kind: Kind, content: Content, run_config: Mapping[str, Any], run_id: int) -> Occasion:
+    """What is known of a message before anything in it is believed."""
+    config: Mapping[str, Any] = content.config_records.get(CONFIG, {})
+    number, trial = config.get("round"), config.get("trial")
+    named = isinstance(trial, str) and trial != THE_RUN.to_json()
+    return Occasion(
+        kind=kind,
+        run=str(run_config.get("name", "")),
+        run_id=str(run_id),
+        round=number if type(number) is int else None,
+        trial=sha256(str(trial).encode()).hexdigest()[:16] if named else "",
+        asked=sha256(serialised(content)).hexdigest(),
     )
 
 
-def _outcomes(held: Outcomes, cell: int, rows: int) -> Outcomes:
-    """As if never measured where fewer patients than a cell are behind it, and without the outcome where fewer of them
-    died or survived. ``rows``: the most values of one patient."""
-    if held.whole.patients < cell:
-        return Outcomes()
-    whole = replace(held.whole, bins=coarsened([held.whole.bins], cell * rows)[0])
-    if min(held.survived.patients, held.died.patients) < cell:
-        return Outcomes(whole)
-    survived, died = coarsened([held.survived.bins, held.died.bins], cell * rows)
-    return Outcomes(whole, replace(held.survived, bins=survived), replace(held.died, bins=died))
+def check_request(site: SiteConfig, occasion: Occasion) -> None:
+    """Whether the site answers such a message at all. Raises ReleaseRefused naming the rule."""
+    policy = site.release
+    if site.pause_file.exists():
+        raise ReleaseRefused("the site is paused; nothing leaves it")
+    if occasion.kind not in policy.allow:
+        raise ReleaseRefused(f"{occasion.kind}: does not leave this site; it must be listed under release.allow there")
+    if policy.runs and not {occasion.run, occasion.run_id} & set(policy.runs):
+        raise ReleaseRefused("this run is not listed under release.runs of the site")
+    if policy.most_rounds is not None and occasion.kind == "train":
+        updates = AuditLog(site.audit_file).updates(occasion)
+        if len(updates) >= policy.most_rounds and (occasion.round, occasion.trial, occasion.asked) not in updates:
+            raise ReleaseRefused("as many updates have left in this run as release.most_rounds of the site allows")
 
 
-def coarsened(histograms: Sequence[Bins], least: int) -> list[Bins]:
-    """The same totals in fewer cells, none of them small: neighbours are put together, where the middle one of their
-    values is, until each histogram holds ``least`` in them; what is left at the end joins the last.
-
-    Several histograms are cut alike: were survivals and deaths cut each for itself, their values would come to lie in
-    different cells, and look as if they told the two apart.
-    """
-    ends, totals = [0], [0] * len(histograms)
-    for place, counts in enumerate(zip(*histograms, strict=True)):
-        totals = [total + count for total, count in zip(totals, counts, strict=True)]
-        if min(totals) >= least:
-            ends.append(place + 1)
-            totals = [0] * len(histograms)
-    groups = list(pairwise([*ends[: max(len(ends) - 1, 1)], BINS]))
-    middles = [
-        _middle([sum(counts) for counts in zip(*(h[a:b] for h in histograms), strict=True)]) + a for a, b in groups
-    ]
-    return [_placed([sum(h[a:b]) for a, b in groups], middles) for h in histograms]
+def release(reply: Reply, asked: Asked) -> Content:
+    """The record form of a reply that the policy lets pass, once the audit log has it. Raises ReleaseRefused naming the
+    rule, never a value."""
+    passed = passable(reply, asked.occasion.kind, asked.site.release, asked.content)
+    with AuditLog.held(asked.site.audit_file) as audit:
+        check_request(asked.site, asked.occasion)  # again: it may have been paused meanwhile, or have answered
+        audit.append(_entry(passed, asked.site.site, asked.occasion, rule=""))
+    return passed.content
 
 
-def _middle(counts: list[int]) -> int:
-    """Where the middle one of the values is."""
-    reached = list(accumulate(counts))
-    return bisect_left(reached, (reached[-1] + 1) // 2)
+def refuse(refusal: Refusal, site: SiteConfig | None, occasion: Occasion | None) -> Content:
+    """The record form of a refusal, once the audit log has it; a node that does not know its site has no log."""
+    if site is None or occasion is None:
+        return refusal.content()
+    try:
+        with AuditLog.held(site.audit_file) as audit:
+            audit.append(_entry(Passed(content=refusal.content()), site.site, occasion, rule=str(refusal)))
+    except Exception as error:  # nothing escapes: Flower would send its text
+        log.error("refusal not recorded: %s", error)
+        reason = str(error) if isinstance(error, ReleaseRefused) else "internal error; see the site's log"
+        return Refusal(site=site.site, kind=type(error).__name__, reason=reason).content()
+    return refusal.content()
 
 
-def _placed(counts: list[int], places: list[int]) -> Bins:
-    held = [0] * BINS
-    for count, place in zip(counts, places, strict=True):
-        held[place] += count
-    return tuple(held)
+def passable(reply: Reply, kind: Kind, policy: ReleasePolicy, asked: Content) -> Passed:
+    """What of a reply may leave, if the message was of such a kind. Raises ReleaseRefused."""
+    if type(reply) is not _CLASSES[kind]:
+        raise ReleaseRefused(f"release: {type(reply).__name__} is not on the list of what may leave")
+    if isinstance(reply, TrainReply):
+        passed = _update(reply, policy, asked)
+    else:
+        passed = Passed(content=suppressed(reply, policy).content())
+    _check_keys(passed.content, kind, policy)
+    _check_size(passed.content, kind, policy)
+    return passed
 
 
-def _update(reply: TrainReply, policy: ReleasePolicy) -> Content:
-    _finite(reply.train_loss, reply.seconds)
-    arrays = [*reply.weights.items(), *(reply.control or {}).items()]
-    broken = [name for name, tensor in arrays if not tensor.isfinite().all()]
-    if broken:
-        raise ReleaseRefused(f"update: {broken[0]} is not finite (training diverged); lower the learning rate")
-    if reply.examples < policy.smallest_cell:
-        raise ReleaseRefused(f"fewer than {policy.smallest_cell} training patients (release.smallest_cell)")
-    content = replace(reply, validation=_validation(reply.validation, policy)).content()
-    megabytes = content_bytes(content) / 1e6
-    if megabytes > policy.largest_megabytes:
-        limit = policy.largest_megabytes
-        raise ReleaseRefused(f"update: {megabytes:.1f} MB, release.largest_megabytes allows {limit:g}")
-    return content
+def _update(reply: TrainReply, policy: ReleasePolicy, asked: Content) -> Passed:
+    incoming, control = read_weights(asked), reply.control
+    check_alike(reply.weights, incoming, "update")
+    if control is not None:
+        check_alike(control, read_weights(asked, CONTROL) if CONTROL in asked.array_records else {}, "control")
+    distance, weights = norm(reply.weights, incoming), reply.weights
+    if policy.clip_norm is not None:
+        weights = clipped(weights, incoming, policy.clip_norm)
+    return Passed(
+        content=suppressed(replace(reply, weights=weights), policy).content(),
+        update_norm=norm(weights, incoming),
+        control_norm=None if control is None else norm(control),
+        clipped=policy.clip_norm is not None and distance > policy.clip_norm,
+    )
 
 
-def _validation(validation: Validation, policy: ReleasePolicy) -> Validation:
-    """Withheld (zero, which merges as nothing) when it describes too few deaths or too few survivals."""
-    _finite(validation.loss_sum)
-    smallest = min(sum(validation.negatives), sum(validation.positives))
-    return validation if smallest >= policy.smallest_cell else Validation()
+def _check_keys(content: Content, kind: Kind, policy: ReleasePolicy) -> None:
+    """The content as it stands, not as its class means it: nothing undeclared or unlisted, no number that is none."""
+    for record, values in content.items():
+        keys = REPLIES[kind].get(record, frozenset())
+        if (keys is None) != (record in content.array_records):
+            raise ReleaseRefused(f"{record!r} is no such part of this answer")
+        listed = {record} if keys is None else keys
+        for name in {record} if keys is None else values:
+            if name not in listed or (policy.keys is not None and name not in policy.keys):
+                raise ReleaseRefused(f"{name!r} may not leave this site (release.keys)")
+        for value in () if keys is None else values.values():
+            finite(*(one for one in (value if isinstance(value, list) else [value]) if isinstance(one, float)))
 
 
-def _finite(*values: float) -> None:
-    if not all(math.isfinite(value) for value in values):
-        raise ReleaseRefused("a number is not finite; nothing was sent")
+def _check_size(content: Content, kind: Kind, policy: ReleasePolicy) -> None:
+    megabytes, limit = len(serialised(content)) / 1e6, policy.largest_megabytes
+    if megabytes > limit:
+        what = "update" if kind == "train" else kind
+        raise ReleaseRefused(f"{what}: {megabytes:.1f} MB, release.largest_megabytes allows {limit:g}")
+
+
+def _entry(passed: Passed, site: str, occasion: Occasion, *, rule: str) -> dict[str, Any]:
+    """What the audit log says of an answer: everything but its numbers."""
+    content, raw = passed.content, serialised(passed.content)
+    return {
+        "site": site,
+        **vars(occasion),
+        "outcome": "refused" if rule else "released",
+        "rule": rule,
+        "arrays": [
+            [f"{record}/{name}", list(array.shape), array.dtype]
+            for record, held in content.array_records.items()
+            for name, array in held.items()
+        ],
+        "keys": sorted(
+            f"{record}/{key}"
+            for records in (content.metric_records, content.config_records)
+            for record, held in records.items()
+            for key in held
+        ),
+        "bytes": len(raw),
+        "content": sha256(raw).hexdigest(),
+        "norms": {"update": passed.update_norm, "control": passed.control_norm},
+        "clipped": passed.clipped,
+        "epsilon": None,  # until there is differential privacy
+    }

@@ -16,6 +16,7 @@ from client.mapping.loading import load_document
 from client.mapping.mistakes import one_line, told
 from client.mapping.names import check_names
 from client.mapping.steps import Strict
+from client.policy import ReleasePolicy
 from shared_model.errors import ConfigError
 from shared_model.study import Cohort, Stays, Study
 
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 
 SIMULATED_SITES = "CONSILIUM_SIMULATED_SITES"
 _FOR_TRAINING = "for_training"
-
-
-class ReleasePolicy(Strict):
-    """What may leave the site."""
-
-    smallest_cell: int = Field(default=10, ge=1, description="counts of patients below this do not leave")
-    largest_megabytes: float = Field(default=64.0, gt=0, description="largest update")
 
 
 class Source(Strict):
@@ -79,6 +73,16 @@ class SiteConfig(Study, Mapping):
     def mapping(self) -> Mapping | None:
         """How the extract is mapped; None for a MIMIC-IV folder, or where only the store is needed."""
         return Mapping(**{name: getattr(self, name) for name in Mapping.model_fields}) if self.sources else None
+
+    @property
+    def pause_file(self) -> Path:
+        """While this file exists, nothing leaves: whoever may write beside the store can stop everything at once."""
+        return self.store.with_name(f"{self.store.name}.paused")
+
+    @property
+    def audit_file(self) -> Path:
+        """The record of everything that left (client/audit.py)."""
+        return self.store.with_name(f"{self.store.name}.audit.jsonl")
 
 
 def _inside(store: Path, folder: Path) -> bool:

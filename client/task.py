@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.audit import Occasion
 from client.site import SiteConfig
 from client.site_state import load_before, save_round, save_state, state_folder
 from shared_model.errors import ContractError
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A message's content, with the site and the run it is for."""
+    """A message's content, with the site and the run it is for; ``occasion`` is what the audit log says of it."""
 
     content: Content
     site: SiteConfig
     config: "RunConfig"
     run_id: int
+    occasion: Occasion
 
     @property
     def run(self) -> str:

@@ -14,6 +14,7 @@
     +-- ContractError            two sides do not hold the same plan, model or message shape
     +-- UpdateRejected           the server's guard leaves a site's update out of a round
     +-- ReleaseRefused           a site's policy keeps a reply from leaving
+    +-- AuditError               a site's audit log is not what was written
     +-- FederationError          the federation itself cannot go on (no site admitted, no reply)
     +-- RunFolderError           a run folder exists, or is not a run
 
@@ -75,6 +76,10 @@ class UpdateRejected(ConsiliumError):  # noqa: N818 - the field's word for it
 
 class ReleaseRefused(ConsiliumError):  # noqa: N818 - the field's word for it is a refusal
     """A site's release policy keeps a reply from leaving."""
+
+
+class AuditError(ConsiliumError):
+    """A site's audit log is not what was written."""
 
 
 class FederationError(ConsiliumError):

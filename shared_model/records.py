@@ -11,6 +11,13 @@ from shared_model.errors import ContractError
 METRICS = "metrics"
 
 
+def serialised(content: RecordDict) -> bytes:
+    """Every byte that a message's content holds, the same at each call."""
+    from flwr.common.serde import recorddict_to_proto
+
+    return bytes(recorddict_to_proto(content).SerializeToString(deterministic=True))
+
+
 def config_of(content: RecordDict, name: str) -> Mapping[str, Any]:
     if name not in content.config_records:
         raise ContractError(f"message: no ConfigRecord {name!r}; it holds {sorted(content)}")

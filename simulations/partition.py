@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor
 
 from client.folders import replacing_folder
+from client.policy import KINDS
 from client.store import arrays_of, write_store
 from shared_model.batch import PatientData, open_store, split_patients
 from shared_model.errors import ConfigError
@@ -121,7 +122,7 @@ def _write_configs(folder: Path, sites: dict[str, Path], manifest: dict[str, Any
                 "flag": manifest["flag"],
                 **manifest["study"],
                 "encoder": manifest["encoder"]["name"],
-                "release": {"smallest_cell": smallest_cell},
+                "release": {"allow": list(KINDS), "smallest_cell": smallest_cell},
             }
             text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
             (building / f"{number:03d}-{slug(unit)}.yaml").write_text(text, encoding="utf-8")

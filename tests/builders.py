@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from safetensors.torch import save_file
 
+from client.policy import KINDS
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
 from shared_model.contract import STORE_VERSION, contract_digest
@@ -119,9 +120,10 @@ def write_store(folder: Path, data: PatientData, *, study: Study = EARLY, **extr
 
 
 def write_site(folder: Path, store: str = "store", **keys: object) -> Path:
-    """A site's YAML (JSON is YAML) in ``folder``."""
-    path = folder / "site.yaml"
-    path.write_text(json.dumps({"site": "Mercy", "store": store, **keys}), encoding="utf-8")
+    """A site's YAML (JSON is YAML) in ``folder``; it answers every kind of message unless ``keys`` say otherwise."""
+    path, release = folder / "site.yaml", keys.pop("release", {})
+    told = {"allow": KINDS, **release} if isinstance(release, dict) else release
+    path.write_text(json.dumps({"site": "Mercy", "store": store, **keys, "release": told}), encoding="utf-8")
     return path
 
 

@@ -147,6 +147,8 @@ def _head(folder: Path, delimiter: str) -> Iterator[str]:
         "store: store                 # patient data: keep it where the extract may be",
         "cohort: all_icu              # sepsis3 needs prescriptions and cultures",
         "encoder: none                # minilm, a folder, or a Hugging Face id to read notes",
+        "release:                     # nothing leaves the site that is not listed here",
+        "  allow: [describe, statistics, train, evaluate]",
         "# timezone: Europe/Berlin    # needed where times name a zone",
         "sources:",
         "  extract:",

@@ -200,6 +200,9 @@ def _absolute(document: Document, path: Path) -> Document:
     absolute |= _with_path(absolute, "store", base, path, "store")
     if isinstance(source := absolute.get("source"), dict):
         absolute["source"] = source | _with_path(source, "path", base, path, "source.path")
+    if isinstance(release := absolute.get("release"), dict):
+        named = _with_path(release, "trusted_entities", base, path, "release.trusted_entities")
+        absolute["release"] = release | named
     if isinstance(sources := absolute.get("sources"), dict):
         absolute["sources"] = {
             name: one | _with_path(one, "path", base, path, f"sources.{name}.path") if isinstance(one, dict) else one

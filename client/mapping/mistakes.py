@@ -145,7 +145,7 @@ def _place(location: tuple[int | str, ...], model: type[BaseModel]) -> Any:
 def _inside(annotation: Any, part: int | str) -> Any:
     """The annotation of what stands under a key or a number; None where there is none."""
     for kind in alternatives(annotation):
-        if isinstance(part, int) and get_origin(kind) is list:
+        if isinstance(part, int) and get_origin(kind) in (list, tuple):
             return get_args(kind)[0]
         if isinstance(part, str) and get_origin(kind) is dict:
             return get_args(kind)[1]

@@ -22,7 +22,8 @@ from client.mapping.names import REQUIRED
 from client.mapping.steps import Join, KeepOne, Pivot, Previous, Split, Unpivot
 from client.mapping.targets import TARGETS
 from client.mapping.units import other_units
-from client.site import ReleasePolicy, SiteConfig, Source
+from client.policy import ReleasePolicy
+from client.site import SiteConfig, Source
 from shared_model.schema import TABLES
 from shared_model.study import Study
 
@@ -159,6 +160,8 @@ def _word(kind: Any) -> str:
     if get_origin(kind) is list:
         word = _kind(inner[0])
         return f"{word}, or a list" if word == "text" else word if inner[0] is CodeSpec else f"a list of: {word}"
+    if get_origin(kind) is tuple:
+        return f"a list of: {_kind(inner[0])}"
     if get_origin(kind) is dict and inner[1] is not Any:
         return f"NAME: {_kind(inner[1])}"
     return _WORDS.get(kind, "keys, see below")
@@ -167,6 +170,8 @@ def _word(kind: Any) -> str:
 def _default(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return "" if value in (None, "", [], {}) or isinstance(value, BaseModel) else str(value)
 
 

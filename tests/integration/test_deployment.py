@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-import yaml
-
+from client.policy import KINDS
 from client.prepare import prepare_mimic
 from server.released import load_released
 from server.results import read_results
@@ -51,5 +50,6 @@ def _released_model_predicts(model: Path, store: Path, patients: int) -> None:
 
 def _site_config(folder: Path, name: str, store: Path) -> Path:
     path = folder / f"{name.lower()}.yaml"
-    path.write_text(yaml.safe_dump({"site": name, "store": str(store), "encoder": "none", "cohort": "all_icu"}))
+    document = {"site": name, "store": str(store), "encoder": "none", "cohort": "all_icu", "release": {"allow": KINDS}}
+    path.write_text(json.dumps(document))
     return path

@@ -9,11 +9,12 @@ from builders import outcomes, patients, statistics
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from leaving import leaving
 from numpy.typing import NDArray
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
-from client.release import coarsened, release
-from client.site import ReleasePolicy
+from client.policy import ReleasePolicy
+from client.small_cells import coarsened
 from client.statistics import local_statistics
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
@@ -162,7 +163,7 @@ def test_no_small_count_leaves_in_a_site_card(held: int, deaths: int, cell: int)
     policy, died = ReleasePolicy(smallest_cell=cell), min(held, deaths)
     card = SiteCard(site="a", contract="c", encoder="e", device="cpu", stays=1000, patients=held, deaths=died)
     try:
-        left = SiteCard.read(release(card, policy))
+        left = SiteCard.read(leaving(card, policy))
     except ReleaseRefused:
         assert held < cell
         return
@@ -182,7 +183,7 @@ def test_no_small_count_leaves_in_statistics(counts: list[tuple[int, int]], held
     features = [outcomes(survived=lived, died=died) for lived, died in counts]
     mixed = replace(whole, static=tuple((features * len(whole.static))[: len(whole.static)]))
     try:
-        left = Statistics.read(release(mixed, policy))
+        left = Statistics.read(leaving(mixed, policy))
     except ReleaseRefused:
         assert held < cell
         return
@@ -226,7 +227,7 @@ def test_a_channel_that_few_patients_have_does_not_leave(holders: int) -> None:
     policy, data = ReleasePolicy(smallest_cell=10), patients(40, windows=24, missing=0.0)
     rare = EARLY.series.index("vasopressor")
     data.series_NTC[holders:, :, rare] = float("nan")
-    left = Statistics.read(release(local_statistics(data, EARLY), policy))
+    left = Statistics.read(leaving(local_statistics(data, EARLY), policy))
     assert (left.series[rare].whole.count > 0) == (holders >= 10)
 
 
@@ -235,7 +236,7 @@ def test_behind_every_bin_of_a_channel_are_enough_patients() -> None:
     data = patients(40, windows=24, missing=0.0)
     data.series_NTC[:] = 100.0
     data.series_NTC[0] = 200.0
-    left = Statistics.read(release(local_statistics(data, EARLY), ReleasePolicy(smallest_cell=10)))
+    left = Statistics.read(leaving(local_statistics(data, EARLY), ReleasePolicy(smallest_cell=10)))
     heart_rate = left.series[EARLY.series.index("heart_rate")]
     groups = [[count for count in group.bins if count] for group in (heart_rate.survived, heart_rate.died)]
     assert groups == [[26 * 24], [14 * 24]]  # nobody alone
@@ -255,7 +256,7 @@ def test_a_validation_of_few_patients_leaves_as_zero(
 ) -> None:
     policy, whole = ReleasePolicy(smallest_cell=cell), Validation.of(*held, loss_sum=1.0)
     for reply in _replies(whole):
-        left = type(reply).read(release(reply, policy)).validation
+        left = type(reply).read(leaving(reply, policy)).validation
         assert _held_back(left.count, policy)
         assert whole.count >= cell or left == Validation()
 
@@ -267,7 +268,7 @@ def test_validation_tells_no_small_count_of_deaths_or_survivals(
     """The site card withholds such a count; the histogram must not tell it either."""
     policy = ReleasePolicy(smallest_cell=cell)
     for reply in _replies(Validation.of(*held, loss_sum=1.0)):
-        left = type(reply).read(release(reply, policy)).validation
+        left = type(reply).read(leaving(reply, policy)).validation
         assert _held_back(sum(left.positives), policy) and _held_back(sum(left.negatives), policy)
 
 
@@ -275,6 +276,6 @@ def test_validation_tells_no_small_count_of_deaths_or_survivals(
 def test_an_update_of_few_patients_does_not_leave(examples: int, cell: int) -> None:
     reply = replace(_replies(Validation())[1], examples=examples)
     try:
-        assert TrainReply.read(release(reply, ReleasePolicy(smallest_cell=cell))).examples == examples >= cell
+        assert TrainReply.read(leaving(reply, ReleasePolicy(smallest_cell=cell))).examples == examples >= cell
     except ReleaseRefused:
         assert examples < cell

@@ -10,8 +10,11 @@ import torch
 from builders import model_sizes, patients, tiny_config, tiny_plan, write_site, write_store
 from flwr.app import Context, Message, RecordDict
 
+from client import task
 from client.app import app
+from client.audit_chain import entries
 from client.site import SIMULATED_SITES
+from client.task import Asked
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.manifest import MANIFEST, TENSORS
@@ -98,6 +101,56 @@ def test_a_site_that_prepared_another_study_says_so(study: dict[str, object], tm
     for kind in (DESCRIBE, STATISTICS):
         found = _refusal(kind, _context(write_site(tmp_path), **study))
         assert found.kind == "ContractError" and "another study" in found.reason
+
+
+def test_every_answer_and_every_refusal_of_the_client_app_is_on_record(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", patients(80))
+    site = write_site(tmp_path, release={"allow": ["describe", "train"]})
+    for kind in KINDS:
+        _send(kind, _context(site, name="one"))
+    _send(TRAIN, _context(site, profile="paper"))
+    found = list(entries(tmp_path / "store.audit.jsonl"))
+    assert [(e["kind"], e["outcome"], e["run"]) for e in found] == [
+        ("describe", "released", "one"), ("statistics", "refused", "one"), ("train", "released", "one"),
+        ("evaluate", "refused", "one"), ("train", "refused", ""),
+    ]  # fmt: skip
+    assert found[1]["rule"].startswith("ReleaseRefused: statistics: ") and "simulation only" in found[4]["rule"]
+    assert [e["round"] for e in found] == [1] * 5 and {e["trial"] for e in found} == {""}
+
+
+def test_a_paused_site_does_no_work_and_says_that_it_is_paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_store(tmp_path / "store", patients(30))
+    monkeypatch.setattr("client.statistics.local_statistics", _fails_with_a_secret)
+    (tmp_path / "store.paused").touch()
+    for kind in KINDS:
+        found = _refusal(kind, _context(write_site(tmp_path)))
+        assert (found.site, found.kind) == ("Mercy", "ReleaseRefused") and "paused" in found.reason
+
+
+def test_a_site_that_is_paused_while_it_trains_lets_nothing_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_store(tmp_path / "store", patients(30))
+    real = task.train
+
+    def paused_meanwhile(asked: Asked) -> TrainReply:
+        (tmp_path / "store.paused").touch()
+        return real(asked)
+
+    monkeypatch.setattr("client.task.train", paused_meanwhile)
+    assert "paused" in _refusal(TRAIN, _context(write_site(tmp_path))).reason
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"n":1}\n{"n":2}\n'])
+def test_a_site_whose_log_is_damaged_lets_nothing_out(damage: bytes, tmp_path: Path) -> None:
+    write_store(tmp_path / "store", patients(30))
+    site, path = write_site(tmp_path), tmp_path / "store.audit.jsonl"
+    _send(DESCRIBE, _context(site))
+    path.write_bytes(damage)
+    for kind in KINDS:
+        found = _refusal(kind, _context(site))
+        assert (found.kind, found.reason) == ("ReleaseRefused", "the site's audit log is damaged; nothing was sent")
+    assert path.read_bytes() == damage
 
 
 def _no_store(store: Path) -> None:
