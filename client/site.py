@@ -31,6 +31,12 @@ class ReleasePolicy(Strict):
 
     smallest_cell: int = Field(default=10, ge=1, description="counts of patients below this do not leave")
     largest_megabytes: float = Field(default=64.0, gt=0, description="largest update")
+    apps: tuple[str, ...] = Field(
+        default=("installed",), description="code that may run: 'installed' (this very version), or a bundle's SHA-256"
+    )
+    trusted_entities: Path | None = Field(
+        default=None, description="file of Flower's --trusted-entities: who may sign code that runs"
+    )
 
 
 class Source(Strict):
@@ -79,6 +85,11 @@ class SiteConfig(Study, Mapping):
     def mapping(self) -> Mapping | None:
         """How the extract is mapped; None for a MIMIC-IV folder, or where only the store is needed."""
         return Mapping(**{name: getattr(self, name) for name in Mapping.model_fields}) if self.sources else None
+
+    @property
+    def pause_file(self) -> Path:
+        """While it exists nothing leaves; `consilium-site pause` writes it."""
+        return self.store.with_name(self.store.name + ".paused")
 
 
 def _inside(store: Path, folder: Path) -> bool:

@@ -41,6 +41,7 @@ class Supervised:
     pid_file: Path
     hopeless: Hopeless = lambda status, lines: None
     tell: Callable[[str], None] = lambda line: None
+    on_line: Callable[[str], None] = lambda line: None  # every line of output, from a thread of its own
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -72,7 +73,7 @@ class Supervised:
             start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on
         )
         lines: deque[str] = deque(maxlen=LINES_KEPT)
-        reader = threading.Thread(target=_copy, args=(process, log, lines), daemon=True)
+        reader = threading.Thread(target=_copy, args=(process, log, lines, self.on_line), daemon=True)
         reader.start()
         try:
             while process.poll() is None and not self.stopping.wait(0.1):
@@ -111,11 +112,14 @@ def stop(pid_file: Path, *, seconds: float = GRACE + 10) -> bool:
     return True
 
 
-def _copy(process: subprocess.Popen[bytes], log: logging.Logger, lines: "deque[str]") -> None:
+def _copy(
+    process: subprocess.Popen[bytes], log: logging.Logger, lines: "deque[str]", on_line: Callable[[str], None]
+) -> None:
     for raw in process.stdout or ():
         line = raw.decode("utf-8", "replace").rstrip()
         lines.append(line)
         log.info(line)
+        on_line(line)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

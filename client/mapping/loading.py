@@ -200,6 +200,8 @@ def _absolute(document: Document, path: Path) -> Document:
     absolute |= _with_path(absolute, "store", base, path, "store")
     if isinstance(source := absolute.get("source"), dict):
         absolute["source"] = source | _with_path(source, "path", base, path, "source.path")
+    if isinstance(policy := absolute.get("release"), dict):
+        absolute["release"] = policy | _with_path(policy, "trusted_entities", base, path, "release.trusted_entities")
     if isinstance(sources := absolute.get("sources"), dict):
         absolute["sources"] = {
             name: one | _with_path(one, "path", base, path, f"sources.{name}.path") if isinstance(one, dict) else one
