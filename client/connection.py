@@ -4,7 +4,9 @@ that `consilium-site status` knows it too."""
 import json
 import re
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 from shared_model.atomic import write_text
 
 CONNECTED, RETRYING, STARTING, ENDED = "connected", "retrying", "starting", "ended"
+REFUSED = "refused to run what the server sent"
 _NODE = re.compile(r"SuperNode ID: (\d+)")
 
 
@@ -42,7 +45,7 @@ class Watch:
         self._path, self._address, self._tell, self._health = path, address, tell, health_port
         self._superlink = f"{address[0]}:{address[1]}"
         self.node = before.node if before else ""
-        self._activated = False
+        self._activated, self._lock = False, threading.Lock()
         self.state = ""
         self.put(STARTING)
 
@@ -58,24 +61,33 @@ class Watch:
         elif "Connection attempt failed" in line and self.state != RETRYING:
             reason = why_unreachable(*self._address)
             self.put(RETRYING, f"{self._superlink} does not answer{reason}; trying again until it does")
+        elif line.startswith(REFUSED):
+            self._say(line)
 
     def put(self, state: str, told: str = "") -> None:
         """Change to ``state`` and say so."""
-        if state == self.state:
-            return
-        self._write(state, told)
+        with self._lock:  # lines come from a thread of their own
+            if state == self.state:
+                return
+            self._write(state, told)
         if told:
-            self._tell(told)
+            self._say(told)
 
     def close(self, why: str) -> None:
         """The daemon ends."""
-        self._write(ENDED, why)
+        with self._lock:
+            self._write(ENDED, why)
+
+    def _say(self, told: str) -> None:
+        with suppress(OSError):  # nobody reads on: no reason to end
+            self._tell(told)
 
     def _write(self, state: str, told: str) -> None:
         self.state = state
         now = datetime.now(UTC).isoformat(timespec="seconds")
         held = State(state=state, since=now, detail=told, node=self.node, health_port=self._health)
-        write_text(self._path, json.dumps(asdict(held)) + "\n")
+        with suppress(OSError):  # a full disk: the SuperNode runs all the same
+            write_text(self._path, json.dumps(asdict(held)) + "\n")
 
 
 def why_unreachable(host: str, port: int, seconds: float = 5.0) -> str:

@@ -63,10 +63,10 @@ def start(
 
     site, place = load_site(config, for_training=True), _place(config)
     membership = check_membership(place, site)
-    store = check_store(site.store)
+    store, device = check_store(site.store), _device(site.store)
     port = health_port or membership.health_port
     check_can_start(place, port)
-    typer.echo(f"{site.site}: {store.stays:,} stays in {store.path}, trains on the {_device()}")
+    typer.echo(f"{site.site}: {store.stays:,} stays in {store.path}, trains on the {device}")
     typer.echo(f"federation {membership.federation!r}, SuperLink {membership.superlink}, health 127.0.0.1:{port}")
     if paused := _paused(site):
         typer.echo(f"{paused}; nothing leaves until `consilium-site unpause {config}`")
@@ -196,10 +196,12 @@ def _tell_store(path: Path) -> bool:
     return True
 
 
-def _device() -> str:
-    """GPU or CPU; asking loads torch."""
+def _device(store: Path) -> str:
+    """GPU or CPU. As asking loads torch, the store is opened too. Raises StoreError when a ClientApp could not."""
+    from shared_model.batch import open_store
     from shared_model.predict import best_device
 
+    open_store(store)
     return "GPU" if best_device().type == "cuda" else "CPU"
 
 

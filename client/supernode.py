@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from client.approved import identity, refusal
+from client.connection import REFUSED
 from client.site import load_site
 from shared_model.errors import ConsiliumError
 from shared_model.flower import free_port
@@ -79,7 +80,7 @@ class Gate:
             if reason is not None and self._entities and self._is_signed(fab, trusted):
                 return True
         if reason is not None:
-            sys.stderr.write(f"refused to run what the server sent: {reason}\n")
+            sys.stderr.write(f"{REFUSED}: {reason}\n")
         return reason is None
 
     def _disguised(self, fab: "Fab") -> str | None:

@@ -7,6 +7,7 @@ process, and then this one, cleanly.
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -24,6 +25,7 @@ from shared_model.errors import ConfigError, ConsiliumError
 LOG_BYTES, LOG_FILES, LINES_KEPT = 10_000_000, 5, 200
 SHORTEST, LONGEST, STEADY = 1.0, 60.0, 120.0  # seconds of pause; seconds after which a process counts as steady
 GRACE = 15.0  # seconds from SIGTERM to SIGKILL
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Hopeless = Callable[[int, Sequence[str]], ConsiliumError | None]
 """From exit status and last lines of output: the error that starting again would only repeat, or None."""
@@ -116,7 +118,7 @@ def _copy(
     process: subprocess.Popen[bytes], log: logging.Logger, lines: "deque[str]", on_line: Callable[[str], None]
 ) -> None:
     for raw in process.stdout or ():
-        line = raw.decode("utf-8", "replace").rstrip()
+        line = _COLOUR.sub("", raw.decode("utf-8", "replace")).rstrip()
         lines.append(line)
         log.info(line)
         on_line(line)

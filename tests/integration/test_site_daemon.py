@@ -91,7 +91,7 @@ class Hospital:
 
     def __init__(self, folder: Path, mark: str) -> None:
         self.folder, self.mark = folder / "St Mercy", mark
-        write_store(self.folder / "store", patients(40, windows=3))
+        write_store(self.folder / "store", patients(40))
         self.config, self.place = write_site(self.folder), self.folder / "site.federation"
         self.health, self.daemon = free_port(), None
         self.log = self.folder / "daemon.log"
