@@ -151,7 +151,9 @@ def main() -> None:
     sys.argv = ["flower-supernode", *sys.argv[2:], *own, *signers]
     try:
         flower_supernode()
-    except (Exception, KeyboardInterrupt):
+    except SystemExit:
+        raise
+    except BaseException:  # some of Flower's are no Exception
         traceback.print_exc()
     flwr_exit(ExitCode.SUPERNODE_CONNECTION_ERROR, "The SuperNode lost its connection.")  # else its threads stay
 

@@ -117,11 +117,14 @@ def stop(pid_file: Path, *, seconds: float = GRACE + 10) -> bool:
 def _copy(
     process: subprocess.Popen[bytes], log: logging.Logger, lines: "deque[str]", on_line: Callable[[str], None]
 ) -> None:
-    for raw in process.stdout or ():
-        line = _COLOUR.sub("", raw.decode("utf-8", "replace")).rstrip()
-        lines.append(line)
-        log.info(line)
-        on_line(line)
+    if process.stdout is None:
+        return
+    with process.stdout as output:
+        for raw in output:
+            line = _COLOUR.sub("", raw.decode("utf-8", "replace")).rstrip()
+            lines.append(line)
+            log.info(line)
+            on_line(line)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

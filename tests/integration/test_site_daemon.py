@@ -19,6 +19,11 @@ from builders import patients, write_site, write_store
 from certificates import Authority, invitation_file
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.daemon import run_daemon
+from client.membership import Place
+from client.readiness import check_membership
+from client.site import load_site
+from shared_model.errors import FederationError
 from shared_model.flower import flower_environment, free_port
 from simulations.runner import MARK, ended_afterwards, marked
 
@@ -93,7 +98,7 @@ class Hospital:
         self.folder, self.mark = folder / "St Mercy", mark
         write_store(self.folder / "store", patients(40))
         self.config, self.place = write_site(self.folder), self.folder / "site.federation"
-        self.health, self.daemon = free_port(), None
+        self.health = free_port()
         self.log = self.folder / "daemon.log"
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -125,6 +130,17 @@ class Hospital:
 
     def says(self, text: str) -> None:
         until(lambda: text in self.told(), self.told)
+
+    def hopeless(self, monkeypatch: pytest.MonkeyPatch) -> str:
+        """The daemon in this process, which spares a start of torch: why it ends."""
+        monkeypatch.setenv(MARK, self.mark)
+        place, told = Place.of(self.config), []
+        with pytest.raises(FederationError) as error:
+            run_daemon(place, check_membership(place, load_site(self.config)), self.health, told.append)
+        assert "\n" not in str(error.value) and not told, told
+        assert not marked(self.mark)
+        assert str(error.value) in self.command("status", str(self.config)).stdout
+        return str(error.value)
 
     def refused(self, **environment: str) -> str:
         """Its last line, when it ended by itself with status 2."""
@@ -202,15 +218,15 @@ def test_joins_connects_is_healthy_and_takes_leave(centre: Centre, hospital: Hos
     assert not marked(hospital.mark), "the daemon left something behind"
 
 
-def test_a_key_that_is_not_registered(centre: Centre, hospital: Hospital) -> None:
+def test_a_key_that_is_not_registered(centre: Centre, hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     hospital.join(centre)
-    told = hospital.refused()
+    told = hospital.hopeless(monkeypatch)
     assert "this site's key is not registered" in told and "registration.json" in told
 
 
-def test_a_ca_of_another(centre: Centre, hospital: Hospital) -> None:
+def test_a_ca_of_another(centre: Centre, hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     hospital.join(centre, ca=Authority().pem)
-    assert "is not signed by this federation's CA" in hospital.refused()
+    assert "is not signed by this federation's CA" in hospital.hopeless(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -218,10 +234,12 @@ def test_a_ca_of_another(centre: Centre, hospital: Hospital) -> None:
     [(-1, "127.0.0.1", "certificate has expired"), (30, "10.1.2.3", "is not for the name 127.0.0.1")],
     ids=["expired", "of another name"],
 )
-def test_a_certificate(days: int, address: str, word: str, centre: Centre, hospital: Hospital) -> None:
+def test_a_certificate(
+    days: int, address: str, word: str, centre: Centre, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tls_server(*centre.authority.server(hospital.folder, days=days, address=address)) as superlink:
         hospital.join(centre, superlink=superlink)
-        assert word in hospital.refused()
+        assert word in hospital.hopeless(monkeypatch)
 
 
 def test_a_clock_that_is_wrong_says_by_how_much(centre: Centre, hospital: Hospital) -> None:
