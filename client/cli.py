@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from client import daemon_commands
 from client.audit_commands import app as audit
 from shared_model.command import command_group, run
 from shared_model.errors import ConfigError, ConsiliumError, DataError
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from client.site import SiteConfig
 
-app = command_group("Prepare a hospital's extract for a federation. Nothing leaves this machine.")
+app = command_group(
+    "Prepare a hospital's extract for a federation, and take part in one. Patient rows never leave this machine."
+)
+daemon_commands.register(app)
 app.add_typer(audit, name="audit")
 Config = Annotated[Path, typer.Argument(help="The site's YAML file (site_configs/ has examples).", metavar="SITE.yaml")]
 MemoryLimit = Annotated[str, typer.Option(help="DuckDB spills to disk beyond this.")]

@@ -7,6 +7,7 @@ process, and then this one, cleanly.
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -24,6 +25,7 @@ from shared_model.errors import ConfigError, ConsiliumError
 LOG_BYTES, LOG_FILES, LINES_KEPT = 10_000_000, 5, 200
 SHORTEST, LONGEST, STEADY = 1.0, 60.0, 120.0  # seconds of pause; seconds after which a process counts as steady
 GRACE = 15.0  # seconds from SIGTERM to SIGKILL
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Hopeless = Callable[[int, Sequence[str]], ConsiliumError | None]
 """From exit status and last lines of output: the error that starting again would only repeat, or None."""
@@ -42,6 +44,7 @@ class Supervised:
     hopeless: Hopeless = lambda status, lines: None
     tell: Callable[[str], None] = lambda line: None
     afterwards: Callable[[], None] = lambda: None  # ends what outlives the process in sessions of its own
+    on_line: Callable[[str], None] = lambda line: None  # every line of output, from a thread of its own
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -73,7 +76,7 @@ class Supervised:
             start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on
         )
         lines: deque[str] = deque(maxlen=LINES_KEPT)
-        reader = threading.Thread(target=_copy, args=(process, log, lines), daemon=True)
+        reader = threading.Thread(target=_copy, args=(process, log, lines, self.on_line), daemon=True)
         reader.start()
         try:
             while process.poll() is None and not self.stopping.wait(0.1):
@@ -113,11 +116,17 @@ def stop(pid_file: Path, *, seconds: float = GRACE + 10) -> bool:
     return True
 
 
-def _copy(process: subprocess.Popen[bytes], log: logging.Logger, lines: "deque[str]") -> None:
-    for raw in process.stdout or ():
-        line = raw.decode("utf-8", "replace").rstrip()
-        lines.append(line)
-        log.info(line)
+def _copy(
+    process: subprocess.Popen[bytes], log: logging.Logger, lines: "deque[str]", on_line: Callable[[str], None]
+) -> None:
+    if process.stdout is None:
+        return
+    with process.stdout as output:
+        for raw in output:
+            line = _COLOUR.sub("", raw.decode("utf-8", "replace")).rstrip()
+            lines.append(line)
+            log.info(line)
+            on_line(line)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
