@@ -86,7 +86,11 @@ class Consortium:
         self.until(lambda: "registered" in self._register(), "the SuperLink")
         for site in self.sites.values():
             self.start("consilium-site", "start", site, "--health-port", free_port())
-        self.until(lambda: self.command("consilium-server", "status", self.centre, status=None).count(" online") == len(hospitals), "sites online")  # fmt: skip
+        self.until(lambda: self.status().count(" online") == len(hospitals), "sites online")
+
+    def status(self) -> str:
+        """What `consilium-server status` says."""
+        return self.command("consilium-server", "status", self.centre, status=None)
 
     def close(self) -> None:
         """Ask everything to end, and wait for it."""
@@ -113,9 +117,9 @@ class Consortium:
         for process in psutil.process_iter():
             try:
                 here = process.environ()
-                if here.get(MARK) == self.mark and here.get("FLWR_HOME", "").startswith(str(home.resolve())):
-                    if words in " ".join(process.cmdline()):
-                        yield process
+                ours = here.get(MARK) == self.mark and here.get("FLWR_HOME", "").startswith(str(home.resolve()))
+                if ours and words in " ".join(process.cmdline()):
+                    yield process
             except (psutil.Error, OSError):
                 continue
 
@@ -135,8 +139,9 @@ class Consortium:
 
     def logs(self) -> str:
         """The last lines of every log, for a test that fails."""
-        paths = [*self.folder.glob("*.out"), *self.folder.glob("*/logs/*.log"), *self.folder.glob("*/*/logs/*.log")]
-        return "\n".join(f"== {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-12:]) for path in paths)  # fmt: skip
+        paths = [path for pattern in ("*.out", "*/logs/*.log", "*/*/logs/*.log") for path in self.folder.glob(pattern)]
+        ends = {path: path.read_text(encoding="utf-8", errors="replace").splitlines()[-12:] for path in paths}
+        return "\n".join("\n".join([f"== {path}", *lines]) for path, lines in ends.items())
 
     def _site(self, name: str, size: int, seed: int) -> Path:
         folder = self.folder / name

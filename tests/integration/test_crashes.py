@@ -2,7 +2,7 @@
 nothing happened to."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from uuid import uuid4
 
 import psutil
@@ -95,11 +95,10 @@ def _run_with(consortium: Consortium, name: str, kills: dict[str, str], *argumen
 def test_a_storm_changes_nothing(consortium: Consortium, expected: Weights) -> None:
     """Every process is killed once, and every step is hit: the sites' by messages sent again, the centre's by resuming
     as the command itself says."""
-    first = consortium.named("storm", **RUN)
-    assert _run_with(consortium, "storm", {"describe": "ClientApp", "statistics": "SuperNode", "train-1": "ServerApp"}, *first) == 1  # fmt: skip
+    kills = {"describe": "ClientApp", "statistics": "SuperNode", "train-1": "ServerApp"}
+    assert _run_with(consortium, "storm", kills, *consortium.named("storm", **RUN)) == 1
     _resumed(consortium, "storm", "SuperLink", after="describe")
-    consortium.until(lambda: "serving" in consortium.command("consilium-server", "status", consortium.centre, status=None), "the SuperLink again")  # fmt: skip
-    consortium.command("consilium-server", "run", consortium.centre, "--resume", "storm")
+    _resume(consortium, "storm")
     assert _same(consortium.weights("storm"), expected)
 
 
@@ -123,13 +122,11 @@ def test_each_process_is_killed_at_each_step(consortium: Consortium, expected: W
     status = _run_with(consortium, name, {step: target}, *consortium.named(name, **RUN))
     if target in ("ClientApp", "SuperNode"):
         assert status == 0, consortium.logs()
-    while status:
-        status = _again(consortium, name)
+    if status:
+        _resume(consortium, name)
     assert _same(consortium.weights(name), expected)
 
 
-def _again(consortium: Consortium, name: str) -> int:
-    check: Callable[[], bool] = lambda: "serving" in consortium.command("consilium-server", "status", consortium.centre, status=None)  # noqa: E731, E501  # fmt: skip
-    consortium.until(check, "the SuperLink")
+def _resume(consortium: Consortium, name: str) -> None:
+    consortium.until(lambda: "serving" in consortium.status(), "the SuperLink")
     consortium.command("consilium-server", "run", consortium.centre, "--resume", name)
-    return 0
