@@ -14,6 +14,7 @@ from pathlib import Path
 from shared_model.atomic import write_text
 
 CONNECTED, RETRYING, STARTING, ENDED = "connected", "retrying", "starting", "ended"
+NOT_ACCEPTED, NOT_ACTIVATED = "not accepted", "Failed to activate SuperNode"
 REFUSED = "refused to run what the server sent"
 _NODE = re.compile(r"SuperNode ID: (\d+)")
 
@@ -60,7 +61,10 @@ class Watch:
             self.put(CONNECTED, f"connected to {self._superlink}")
         elif "Connection attempt failed" in line and self.state != RETRYING:
             reason = why_unreachable(*self._address)
-            self.put(RETRYING, f"{self._superlink} does not answer{reason}; trying again until it does")
+            what = f"does not answer ({reason})" if reason else "drops or refuses the connection"
+            self.put(RETRYING, f"{self._superlink} {what}; trying again")
+        elif NOT_ACTIVATED in line and self.node:
+            self.put(NOT_ACCEPTED, f"{self._superlink} does not accept this site, or counts it as connected still")
         elif line.startswith(REFUSED):
             self._say(line)
 
@@ -72,6 +76,11 @@ class Watch:
             self._write(state, told)
         if told:
             self._say(told)
+
+    def ended(self, told: str) -> None:
+        """The SuperNode ended and is started again; why it does not connect may be known already."""
+        if self.state in (STARTING, CONNECTED):
+            self.put(RETRYING, told)
 
     def close(self, why: str) -> None:
         """The daemon ends."""
@@ -91,13 +100,13 @@ class Watch:
 
 
 def why_unreachable(host: str, port: int, seconds: float = 5.0) -> str:
-    """In brackets; empty where a connection can be made."""
+    """Empty where a connection can be made."""
     try:
         socket.create_connection((host, port), timeout=seconds).close()
     except socket.gaierror:
-        return " (this name is not known here)"
+        return "this name is not known here"
     except TimeoutError:
-        return " (no answer; is there a firewall?)"
+        return "timed out; is there a firewall?"
     except OSError as error:
-        return f" ({(error.strerror or 'network failure').lower()})"
+        return (error.strerror or "network failure").lower()
     return ""

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from client.connection import RETRYING, Watch
+from client.connection import Watch
 from client.diagnosis import Diagnosis
 from client.membership import Membership, Place
 from shared_model.errors import ConfigError, ConsiliumError
@@ -23,10 +23,6 @@ def check_can_start(place: Place, health_port: int) -> None:
 def run_daemon(place: Place, membership: Membership, health_port: int, tell: Callable[[str], None]) -> None:
     """Until SIGTERM or Ctrl-C. Raises ConsiliumError when starting the SuperNode again could not help."""
     watch = Watch(place.connection, membership.address, health_port, tell)
-
-    def ended(line: str) -> None:
-        watch.put(RETRYING, line)
-
     supervised = Supervised(
         name="SuperNode",
         command=_command(place, membership, health_port),
@@ -35,7 +31,7 @@ def run_daemon(place: Place, membership: Membership, health_port: int, tell: Cal
         log=place.log,
         pid_file=place.pid_file,
         hopeless=Diagnosis(place=place, membership=membership, known=lambda: bool(watch.node)).hopeless,
-        tell=ended,
+        tell=watch.ended,
         on_line=watch.line,
     )
     try:

@@ -63,9 +63,9 @@ def start(
 
     site, place = load_site(config, for_training=True), _place(config)
     membership = check_membership(place, site)
-    store, device = check_store(site.store), _device(site.store)
-    port = health_port or membership.health_port
+    store, port = check_store(site.store), health_port or membership.health_port
     check_can_start(place, port)
+    device = _device(site.store)
     typer.echo(f"{site.site}: {store.stays:,} stays in {store.path}, trains on the {device}")
     typer.echo(f"federation {membership.federation!r}, SuperLink {membership.superlink}, health 127.0.0.1:{port}")
     if paused := _paused(site):

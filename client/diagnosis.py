@@ -13,6 +13,7 @@ from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from time import monotonic
 
+from client.connection import NOT_ACTIVATED
 from client.membership import Membership, Place
 from shared_model.errors import ConfigError, ConsiliumError, FederationError
 
@@ -46,7 +47,6 @@ _OWN: tuple[Rule, ...] = (
     ),
     ("Exit Code: 606", "SuperLink {superlink} runs another version of Flower; update this side or ask the centre"),
 )
-_NOT_ACTIVATED = "Failed to activate SuperNode"
 
 
 @dataclass(kw_only=True)
@@ -62,7 +62,7 @@ class Diagnosis:
     def hopeless(self, status: int, lines: Sequence[str]) -> ConsiliumError | None:
         """What starting again would only repeat; None when it may help."""
         text = "\n".join(lines)
-        if _NOT_ACTIVATED in text:
+        if NOT_ACTIVATED in text:
             return self._not_activated()
         self._refused_since = None
         for sign, told in _TLS:

@@ -60,6 +60,7 @@ class Centre:
                 str(self.port),
                 "--enable-supernode-auth",
             ),
+            *("--database", str(self.folder / "superlink.db")),
             *("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
             *("--ssl-ca-certfile", str(self.folder / "ca.crt"), "--disable-runtime-dependency-installation"),
         ]
@@ -254,15 +255,16 @@ def test_a_superlink_that_comes_later(tmp_path: Path, hospital: Hospital) -> Non
     late = Centre(tmp_path / "centre")
     with ended_afterwards(late.mark):
         hospital.join(late)
+        with late.superlink():
+            late.register(hospital)
         with hospital.started() as daemon:
             hospital.says("does not answer (connection refused)")
             waiting = hospital.command("status", str(hospital.config))
             assert waiting.returncode == 1 and "retrying since" in waiting.stdout
             with late.superlink():
-                late.register(hospital)
                 hospital.says(f"connected to {late.address}")
-                assert hospital.told().count("does not answer") == 1
-            until(lambda: hospital.told().count("does not answer") == 2, hospital.told)
+                assert hospital.told().count("trying again") == 1
+            until(lambda: hospital.told().count("trying again") == 2, hospital.told)
             daemon.send_signal(signal.SIGTERM)  # while it tries again
             assert daemon.wait(timeout=SECONDS) == 0
     assert not marked(late.mark)

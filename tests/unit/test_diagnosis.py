@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client.connection import CONNECTED, ENDED, RETRYING, Watch, read_state
+from client.connection import CONNECTED, ENDED, NOT_ACCEPTED, RETRYING, Watch, read_state
 from client.diagnosis import PATIENCE, Diagnosis
 from client.membership import Membership, Place
 
@@ -66,7 +66,7 @@ def test_the_connection_is_told_once_and_kept(tmp_path: Path) -> None:
     watch = Watch(path, ("127.0.0.1", 1), 9095, told.append)
     for _ in range(3):
         watch.line("WARNING :   Connection attempt failed, retrying in 1.00 seconds")
-    assert told == ["127.0.0.1:1 does not answer (connection refused); trying again until it does"]
+    assert told == ["127.0.0.1:1 does not answer (connection refused); trying again"]
     watch.line("INFO :      Connection successful after 3.00 seconds and 3 tries.")  # it may not be accepted yet
     assert read_state(path).state == RETRYING
     watch.line("INFO :      SuperNode ID: 17")
@@ -76,6 +76,11 @@ def test_the_connection_is_told_once_and_kept(tmp_path: Path) -> None:
     watch.line("WARNING :   Connection attempt failed, retrying in 1.00 seconds")
     watch.line("INFO :      Connection successful after 3.00 seconds and 3 tries.")
     assert read_state(path).state == CONNECTED
+    watch.ended("SuperNode ended with status -9")
+    watch.line("[code: 2004] Failed to activate SuperNode.")
+    watch.ended("SuperNode ended with status 1")
+    assert told[-1] == "127.0.0.1:1 does not accept this site, or counts it as connected still"
+    assert read_state(path).state == NOT_ACCEPTED
     watch.close("stopped")
     assert read_state(path).state == ENDED
     assert Watch(path, ("127.0.0.1", 1), 9095, told.append).node == "17"  # the next one knows that it was accepted
