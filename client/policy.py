@@ -19,14 +19,14 @@ _VALIDATION = ("negatives", "positives", "loss-sum")
 _VALIDATED = ("num-examples", *(f"validation-{part}" for part in _VALIDATION))
 # Kind -> record -> its keys; None: a record of arrays, which are those of the model that came in.
 REPLIES: dict[Kind, dict[str, frozenset[str] | None]] = {
-    "describe": {"card": frozenset(("site", "contract", "encoder", "device", "patients", "deaths"))},
+    "describe": {"card": frozenset(("site", "contract", "encoder", "device", "stays", "patients", "deaths"))},
     "statistics": {
         "metrics": frozenset(("measured", "bins", "patients", "deaths")),
         "sums": frozenset(("sums",)),
     },
     "train": {
         "arrays": None,
-        "metrics": frozenset(("train-loss", "seconds", *_VALIDATED)),
+        "metrics": frozenset(("round", "train-loss", "seconds", *_VALIDATED)),
         "control": None,
     },
     "evaluate": {"metrics": frozenset((*_VALIDATED, *(f"personal-{part}" for part in _VALIDATION)))},
@@ -53,10 +53,10 @@ class ReleasePolicy(Strict):
         default=(), description="names or Flower ids of the runs that may get anything; any run unless given"
     )
     apps: tuple[str, ...] = Field(
-        default=("installed",), description="apps that may run here: installed (this package's own), or Flower app ids"
+        default=("installed",), description="code that may run: 'installed' (this very version), or a bundle's SHA-256"
     )
     trusted_entities: Path | None = Field(
-        default=None, description="file of the public keys whose signature an app may carry (Flower's trusted entities)"
+        default=None, description="file of Flower's --trusted-entities: who may sign code that runs"
     )
 
     @field_validator("keys")
