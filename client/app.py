@@ -18,6 +18,7 @@ from client.small_cells import Reply
 from client.task import Asked
 from shared_model.errors import ConsiliumError, ContractError, ReleaseRefused
 from shared_model.messages import Content, Refusal, SiteCard
+from shared_model.packing import packed, unpacked
 from shared_model.trial import THE_RUN
 
 log = logging.getLogger("consilium.client")
@@ -52,10 +53,10 @@ def _answer(message: Message, context: Context, kind: Kind, handler: Callable[[A
     """The released reply, or a refusal that says why. Flower would send an exception's text, so none escapes."""
     site = occasion = None
     try:
-        site = resolve_site(context)
-        occasion = occasion_of(kind, message.content, context.run_config, context.run_id)
+        site, sent = resolve_site(context), unpacked(message.content)
+        occasion = occasion_of(kind, sent, context.run_config, context.run_id)
         check_request(site, occasion)
-        asked = _asked(message, context, site, occasion)
+        asked = _asked(sent, context, site, occasion)
         content = release(handler(asked), asked)
     except ConsiliumError as error:
         log.warning("refused: %s", error)
@@ -63,16 +64,16 @@ def _answer(message: Message, context: Context, kind: Kind, handler: Callable[[A
     except Exception as error:  # the boundary: an exception's text may hold patient values, so only its class leaves
         log.exception("failed")
         content = _refused(error, "internal error; see the site's log", site, occasion)
-    return Message(content=content, reply_to=message)
+    return Message(content=packed(content), reply_to=message)
 
 
-def _asked(message: Message, context: Context, site: SiteConfig, occasion: Occasion) -> Asked:
+def _asked(sent: Content, context: Context, site: SiteConfig, occasion: Occasion) -> Asked:
     from shared_model.config import RunConfig
 
     config = RunConfig.from_flat(context.run_config)
     if config.retrospective and not is_simulated(context):
         raise ContractError("profile 'paper' reads what happened after the prediction time: for simulation only")
-    return Asked(content=message.content, site=site, config=config, run_id=context.run_id, occasion=occasion)
+    return Asked(content=sent, site=site, config=config, run_id=context.run_id, occasion=occasion)
 
 
 def _refused(error: Exception, reason: str, site: SiteConfig | None, occasion: Occasion | None) -> Content:

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from client.optimiser import AdamW
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
 from shared_model.errors import ConfigError
@@ -83,7 +84,7 @@ class _Step:
     ) -> None:
         self.model, self.config, self.device = model, config, device
         self.forward = _compiled(model) if config.compile else model
-        self.optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=learning_rate, fused=True)
+        self.optimizer = AdamW(_groups(model, config.weight_decay), lr=learning_rate, fused=True)
         self.loss_sum, self.stays, self.steps = torch.zeros((), device=device), 0, 0
         self.correction = {n: c.to(device) for n, c in correction.items()} if correction is not None else None
         held = model.named_parameters()
@@ -165,12 +166,15 @@ def _batches(data: PatientData, scaler: Scaler, config: RunConfig, device: torch
 
 @contextmanager
 def _determinism(on: bool) -> Iterator[None]:
-    """Deterministic algorithms for the block, and what they need of cuBLAS."""
+    """Deterministic algorithms for the block, and what they need of cuBLAS. The setting is touched only where it
+    changes: PyTorch loads its compiler with it, which takes a second."""
     before = torch.are_deterministic_algorithms_enabled()
-    if on:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(on or before)
+    if before or not on:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(False)

@@ -16,6 +16,9 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from shared_model.errors import ContractError
+from shared_model.packing import packed, unpacked
+
 log = logging.getLogger("consilium.server")
 SOONEST, LATEST = 0.05, 1.0  # seconds between two looks for replies; the pause grows with the waiting
 LOOK_AROUND = 2.0  # seconds between two looks at who is connected
@@ -69,7 +72,12 @@ class Line(Grid):
 
     def _push(self, messages: list[Message], waiting: dict[str, _Asked]) -> None:
         activated = self._activated()
-        for message, name in zip(messages, self.grid.push_messages(messages), strict=False):
+        wire: dict[int, RecordDict] = {}  # a strategy sends the same content to many
+        for message in messages:
+            if id(message.content) not in wire:
+                wire[id(message.content)] = packed(message.content)
+        packets = [_with(message, wire[id(message.content)]) for message in messages]
+        for message, name in zip(messages, self.grid.push_messages(packets), strict=False):
             if name:  # else the SuperLink did not take it, and silence is its answer
                 waiting[name] = _Asked(message, activated.get(message.metadata.dst_node_id, ""))
 
@@ -112,7 +120,7 @@ class Line(Grid):
             if one.lost:
                 log.warning("node %s: %s; sent again", node, one.lost)
                 del waiting[name]
-                self._push([_again(one.message)], waiting)
+                self._push([one.message], waiting)
 
     def _activated(self) -> dict[int, str]:
         """Connected nodes, and when each connected."""
@@ -146,15 +154,20 @@ class Line(Grid):
         return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
 
-def _again(message: Message) -> Message:
+def _with(message: Message, content: RecordDict) -> Message:
+    """A new message to the same node with other content."""
     kept = message.metadata
-    return Message(message.content, kept.dst_node_id, kept.message_type, group_id=kept.group_id)
+    return Message(content, kept.dst_node_id, kept.message_type, group_id=kept.group_id)
 
 
 def _worded(reply: Message, message: Message) -> Message:
     """Flower's errors come from the SuperLink's own address and in its own words; here they come from the site's, in
     ours."""
     if not reply.has_error():
+        try:
+            reply.content = unpacked(reply.content)
+        except ContractError as error:
+            return _unanswered(message, str(error))
         return reply
     words = _LOST | _WORDS
     return _unanswered(message, words.get(reply.error.code, f"error {reply.error.code} of Flower; see the site's log"))

@@ -8,6 +8,7 @@ from flwr.app import Context, Message, RecordDict
 
 from client.app import app
 from shared_model.config import RunConfig
+from shared_model.packing import unpacked
 
 WINDOWS = 3
 STUDY = {"prediction_hours": float(WINDOWS)}
@@ -34,6 +35,6 @@ def _node(place: Path, number: int, size: int, config: RunConfig, cell: int, dat
     def answer(message: Message) -> Message:
         content = over_the_wire(message.content)
         sent = Message(content, dst_node_id=number, message_type=message.metadata.message_type)
-        return Message(over_the_wire(app(sent, context).content), reply_to=message)
+        return Message(unpacked(over_the_wire(app(sent, context).content)), reply_to=message)
 
     return answer

@@ -33,6 +33,7 @@ LIBRARIES = {
         "client/site.py",
         "client/supernode.py",
         "shared_model/messages.py",
+        "shared_model/packing.py",
         "shared_model/records.py",
         "server/app.py",
         "server/admission.py",

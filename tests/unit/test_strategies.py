@@ -93,7 +93,7 @@ def test_each_step_has_the_gradient_of_the_paper(
 ) -> None:
     """Plain SGD in AdamW's place, three full-batch steps, against numpy: FedProx's g + mu (w - w0), SCAFFOLD's
     g + c - c_i; and SCAFFOLD's new c_i is the paper's option II, c_i - c + (w0 - w) / (K eta)."""
-    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, fused: torch.optim.SGD(groups, lr=lr))
+    monkeypatch.setattr("client.training.AdamW", lambda groups, lr, fused: torch.optim.SGD(groups, lr=lr))
     monkeypatch.setattr("client.training.LARGEST_NORM", 1e9)
     data = patients(16, windows=3, missing=0.0)
     config = small_config(strategy="fedprox", proximal_mu=mu, local_steps=3, loss="cross_entropy", weight_decay=0.0)

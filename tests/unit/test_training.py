@@ -1,6 +1,9 @@
 """Local training: losses, schedules, steps, precision, weight decay, and the same bits for the same seed."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,3 +135,27 @@ def test_the_same_code_trains_on_a_gpu() -> None:
     model, device = build_model(model_sizes(config), seed=1), torch.device("cuda")
     update = train_local(model, data, Scaler(tiny_plan()), config, learning_rate=1e-2, seed=5, device=device)
     assert all(tensor.device.type == "cpu" for tensor in update.weights.values()) and math.isfinite(update.loss)
+
+
+def test_the_optimiser_is_pytorchs_to_the_last_bit_and_does_not_load_its_compiler() -> None:
+    code = """
+import sys, torch
+from client.optimiser import AdamW
+
+def trained(kind):
+    torch.manual_seed(1)
+    layer, x, y = torch.nn.LSTM(3, 4), torch.randn(5, 8, 3), torch.randn(5, 8, 4)
+    groups = [{"params": list(layer.parameters())[:2], "weight_decay": 0.1}, {"params": list(layer.parameters())[2:]}]
+    optimizer = kind(groups, lr=0.01, fused=True)
+    for _ in range(5):
+        optimizer.zero_grad(set_to_none=True)
+        (layer(x)[0] - y).square().mean().backward()
+        optimizer.step()
+    return [p.detach() for p in layer.parameters()]
+
+ours = trained(AdamW)
+assert "torch._dynamo" not in sys.modules
+assert all(torch.equal(a, b) for a, b in zip(ours, trained(torch.optim.AdamW), strict=True))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
