@@ -40,7 +40,9 @@ class Consortium:
 
     def __init__(self, folder: Path, mark: str) -> None:
         self.folder, self.mark, self.port = folder, mark, free_port()
-        self.environment = flower_environment(folder / "nowhere", **{MARK: mark})
+        self.environment = flower_environment(
+            folder / "nowhere", **{MARK: mark, "OMP_NUM_THREADS": "1"}
+        )  # they share the cores
         self.centre = folder / "centre"
         self.sites: dict[str, Path] = {}
         self.daemons: list[subprocess.Popen[bytes]] = []

@@ -21,7 +21,9 @@ class Flower:
 
     def __init__(self, folder: Path, mark: str) -> None:
         self.folder, self.mark, self.port = folder, mark, free_port()
-        self.environment = flower_environment(folder / "home", **{MARK: mark})
+        self.environment = flower_environment(
+            folder / "home", **{MARK: mark, "OMP_NUM_THREADS": "1"}
+        )  # they share the cores
         self._empty = folder / "empty"
         self._empty.mkdir(parents=True)
         self._started: list[subprocess.Popen[bytes]] = []
