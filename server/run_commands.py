@@ -23,7 +23,7 @@ def run(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Run-config keys as YAML; --set wins.", metavar="YAML")] = None,
     resume: Annotated[
-        str, typer.Option(help="Go on with this run from its last checkpoint; only --set rounds=N with it.")
+        str, typer.Option(help="Go on with this run from its last checkpoint, with its own settings.")
     ] = "",
 ) -> None:
     """Train with the registered hospitals and tell how it goes; exit status 1 when the run fails.
@@ -41,17 +41,10 @@ def run(
 
     federation = open_federation(folder)
     given = settings_of(settings or [], config)
-    if resume and (name or set(given) - {"rounds"}):
-        raise ConfigError("--resume: keeps the run's name and settings; only --set rounds=N may be given with it")
+    if resume and (name or given):
+        raise ConfigError("--resume: keeps the run's name and settings; give nothing else")
     ready(federation)
-    if resume:
-        rounds = given.get("rounds")
-        if rounds is not None and not isinstance(rounds, int):
-            raise ConfigError(f"--set rounds={rounds}: write a whole number")
-        prepared = resumed_run(federation, resume, rounds)
-    else:
-        prepared = new_run(federation, name, given)
-    _submit_and_watch(prepared)
+    _submit_and_watch(resumed_run(federation, resume) if resume else new_run(federation, name, given))
 
 
 def stop(

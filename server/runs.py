@@ -95,9 +95,9 @@ def new_run(federation: Federation, name: str, settings: Mapping[str, Scalar]) -
     return run
 
 
-def resumed_run(federation: Federation, name: str, rounds: int | None) -> Run:
-    """A run of before with its own settings, only the rounds may change; what is left of it in the SuperLink is
-    stopped. Raises RunFolderError when there is none, or it is complete."""
+def resumed_run(federation: Federation, name: str) -> Run:
+    """A run of before with its own settings; what is left of it in the SuperLink is stopped. Raises RunFolderError when
+    there is none, or it is complete."""
     run = Run(federation, _checked_name(name))
     try:
         settings: dict[str, Scalar] = tomllib.loads(run.settings.read_text(encoding="utf-8"))
@@ -105,10 +105,8 @@ def resumed_run(federation: Federation, name: str, rounds: int | None) -> Run:
         known = ", ".join(other.name for other in all_runs(federation)) or "none"
         raise RunFolderError(f"{run.folder}: is no run that can go on; runs are: {known}") from None
     told = run.events()
-    if rounds is None and told and told[-1]["event"] == "done":
-        raise RunFolderError(f"{run.folder}: is complete; more rounds with --set rounds=N")
-    if rounds is not None:
-        settings["rounds"] = _checked_rounds(rounds)
+    if told and told[-1]["event"] == "done":
+        raise RunFolderError(f"{run.folder}: is complete")
     stop_if_active(run)
     write_text(run.settings, toml_text(settings | {"resume": True}))
     return run
@@ -117,6 +115,7 @@ def resumed_run(federation: Federation, name: str, rounds: int | None) -> Run:
 def submit(run: Run) -> int:
     """Hand the run to the SuperLink; Flower's number of it."""
     ready(run.federation)
+    (run.folder / PROCESS).unlink(missing_ok=True)  # of an earlier ServerApp
     run_id = start_run(run.federation, run.folder / "app", run.settings)
     write_text(run.folder / "run.json", json.dumps({"run-id": run_id}) + "\n")
     return run_id
@@ -140,12 +139,29 @@ def _end_server_app(run: Run) -> None:
     from shared_model.processes import end
 
     try:
-        process = psutil.Process(int((run.folder / PROCESS).read_text(encoding="utf-8")))
+        process = psutil.Process(_server_app(run) or 0)
         ours = process.environ().get("FLWR_HOME") == str(run.federation.flower_home)
         if ours and "serverapp" in " ".join(process.cmdline()):
             end([process], 10.0)
-    except (OSError, ValueError, psutil.Error):
+    except (OSError, psutil.Error):
         return
+
+
+def _server_app(run: Run) -> int | None:
+    """The process number of the run's ServerApp, once it has begun."""
+    try:
+        return int((run.folder / PROCESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _alive(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def watch(run: Run, run_id: int, offset: int, stopping: threading.Event, tell: Callable[[Event], None]) -> Outcome:
@@ -177,6 +193,8 @@ class _Watcher:
     def running(self) -> bool:
         if self.stopping.is_set():
             return False
+        if self._gone():
+            return False
         if self.stream.poll() is None:
             return True
         if self._ended():
@@ -185,6 +203,18 @@ class _Watcher:
         self.stream = stream_log(self.run.federation, self.run_id, self.log)
         return True
 
+    def _gone(self) -> bool:
+        """Whether the ServerApp has ended; Flower notices only after a while when it was killed."""
+        pid = _server_app(self.run)
+        if pid is None or _alive(pid):
+            return False
+        self.reason = f"its ServerApp was killed, or ended without a reason of its own; see {self.log}; {self._again}"
+        return True
+
+    @property
+    def _again(self) -> str:
+        return f"go on with: consilium-server run {self.run.federation.folder} --resume {self.run.name}"
+
     def close(self) -> None:
         if self.stream.poll() is None:
             self.stream.terminate()
@@ -192,7 +222,7 @@ class _Watcher:
 
     def _ended(self) -> bool:
         federation = self.run.federation
-        again = f"go on with: consilium-server run {federation.folder} --resume {self.run.name}"
+        again = self._again
         if running(federation.pid_file) is None:
             self.reason = f"the SuperLink has stopped; start it again, then {again}"
             return True
@@ -237,12 +267,6 @@ def _checked_name(name: str) -> str:
     if not re.fullmatch(NAMES, name, re.ASCII):
         raise ConfigError(f"--name {name!r}: write at most 64 letters, digits, '.', '_', '-', and no sign first")
     return name
-
-
-def _checked_rounds(rounds: int) -> int:
-    from shared_model.config import RunConfig
-
-    return RunConfig.from_flat({"rounds": rounds}).rounds
 
 
 def _free_name(federation: Federation) -> str:

@@ -60,7 +60,7 @@ def _pump(source: socket.socket, sink: socket.socket, kept: bytearray) -> None:
         sink.shutdown(socket.SHUT_WR)
 
 
-def unpacked(raw: bytes) -> bytes:
+def decompressed(raw: bytes) -> bytes:
     """With what lies in it compressed, and with what HTTP's chunks cut put together."""
     parts = [raw, re.sub(rb"\r\n[0-9a-fA-F]+\r\n", b"", raw)]
     for part in list(parts):

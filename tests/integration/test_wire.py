@@ -12,18 +12,19 @@ import pytest
 import torch
 from builders import patients, tiny_config, write_site, write_store
 from flwr.app import Context, Message, RecordDict
-from wire import Recorder, Secrets, secrets_of, unpacked
+from wire import Recorder, Secrets, decompressed, secrets_of
 
 from client.app import app
 from client.audit import AuditLog
 from client.audit_chain import entries, verify
-from server.checkpoint import load_released
+from server.released import load_released
 from server.results import read_results
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
 from shared_model.flower import free_port
 from shared_model.messages import TRAIN, RoundOrder, TrainReply, weights_content
 from shared_model.model import build_model
+from shared_model.packing import unpacked
 
 ROOT = Path(__file__).parents[2]
 WINDOWS, TEXT = 3, "jane-doe-1961-smoker"
@@ -55,7 +56,7 @@ def _update(site: Path, config: RunConfig, output: Path) -> TrainReply:
     order = RoundOrder(round=1, learning_rate=config.learning_rate_at(1), plan=plan)
     weights = build_model(config.model_for(plan), seed=config.seed).state_dict()
     context = Context(1, 1, {"site-config": str(site)}, RecordDict(), config.to_flat())
-    return TrainReply.read(app(Message(weights_content(weights, order), 1, TRAIN), context).content)
+    return TrainReply.read(unpacked(app(Message(weights_content(weights, order), 1, TRAIN), context).content))
 
 
 def _wait_for(port: int) -> None:
@@ -80,7 +81,6 @@ def test_no_patients_data_is_on_the_wire(tmp_path: Path, flower) -> None:
     config = tiny_config(**sizes, output=str(output), name="wired", bootstrap=20, admission_timeout=60.0)
     data = {name: _data(number) for number, name in enumerate(SITES)}
     sites = {name: _site(tmp_path, name, held, config) for name, held in data.items()}
-    flower.environment["OMP_NUM_THREADS"] = "1"  # as this process has, for the same sums to the last bit
     flower.superlink()
     recorder = Recorder(flower.port)
     _wait_for(flower.port)  # a SuperNode that finds nobody waits longer and longer
@@ -91,10 +91,10 @@ def test_no_patients_data_is_on_the_wire(tmp_path: Path, flower) -> None:
                 "--port", str(free_port()), "--node-config", f'site-config="{site}"',
             )  # fmt: skip
         printed = flower.run(ROOT, _changed(config))
-        captured = unpacked(recorder.captured())
+        captured = decompressed(recorder.captured())
         assert (output / "results.json").is_file(), printed
         assert [r.replied for r in read_results(output / "results.json").rounds] == [list(SITES)] * 2
-        assert b"content-encoding" not in captured.lower()  # nothing that `unpacked` does not know
+        assert b"content-encoding" not in captured.lower()  # nothing that `decompressed` does not know
 
         for name, site in sites.items():
             assert secrets_of(data[name], text=TEXT).found_in(captured) == set()
@@ -132,7 +132,7 @@ def _planted_leaks_are_found(recorder: Recorder, data: PatientData) -> None:
         before = len(recorder.streams)
         _send(recorder.port, leak)
         new = b"\0".join(bytes(stream) for stream in recorder.streams[before:])
-        assert name in secrets.found_in(unpacked(new))
+        assert name in secrets.found_in(decompressed(new))
 
 
 @pytest.mark.parametrize("offset", range(9))
