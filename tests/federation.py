@@ -29,7 +29,11 @@ def small_federation(
 def _node(place: Path, number: int, size: int, config: RunConfig, cell: int, data: dict[str, float]) -> Answer:
     if not (place / "store").exists():
         write_store(place / "store", patients(size, seed=number, windows=WINDOWS, **data), study=config.study)
-    site = write_site(place, site=f"Site {number}", release={"smallest_cell": cell})
+    return answers_of(write_site(place, site=f"Site {number}", release={"smallest_cell": cell}), number, config)
+
+
+def answers_of(site: Path, number: int, config: RunConfig) -> Answer:
+    """The real ClientApp of a site's YAML, as a node of a MemoryGrid."""
     context = Context(1, number, {"site-config": str(site)}, RecordDict(), config.to_flat())
 
     def answer(message: Message) -> Message:
