@@ -20,6 +20,7 @@ from typing import Any
 
 from client.audit_chain import Entry, Head, after, line_of, read_entry, read_head
 from client.policy import Kind
+from shared_model.atomic import replacing_file, to_disk
 from shared_model.errors import AuditError, ReleaseRefused
 
 log = logging.getLogger("consilium.client")
@@ -129,22 +130,8 @@ class AuditLog:
             file.flush()
             os.fsync(file.fileno())
         if fresh:
-            _sync_folder(self.path.parent)
+            to_disk(self.path.parent)  # a new name is on the disk only when its folder is
 
     def _write_head(self, head: Head) -> None:
-        temporary = self.head_file.with_name(f"{self.head_file.name}.tmp")
-        with temporary.open("wb") as file:
-            file.write(head.text())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.head_file)
-        _sync_folder(self.path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with replacing_file(self.head_file) as temporary:
+            temporary.write_bytes(head.text())

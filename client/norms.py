@@ -1,10 +1,10 @@
 """An update against the model that came in: the same arrays, and how far they moved."""
 
-import math
 from typing import TYPE_CHECKING
 
 from shared_model.errors import ReleaseRefused
 from shared_model.messages import Weights
+from shared_model.norm import norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,15 +22,6 @@ def check_alike(arrays: Weights, incoming: Weights, what: str) -> None:
             raise ReleaseRefused(f"{what}: {name} has another shape or dtype than the array that came in")
         if not tensor.isfinite().all():
             raise ReleaseRefused(f"{what}: {name} is not finite (training diverged); lower the learning rate")
-
-
-def norm(arrays: Weights, start: Weights | None = None) -> float:
-    """L2 norm over all arrays, of what they are beyond ``start``."""
-    squares = 0.0
-    for name, tensor in arrays.items():
-        moved = tensor.double() if start is None else tensor.double() - start[name].double()
-        squares += float((moved * moved).sum())
-    return math.sqrt(squares)
 
 
 def clipped(weights: Weights, incoming: Weights, limit: float) -> Weights:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from client.audit import AuditLog, Occasion
-from client.norms import check_alike, clipped, norm
+from client.norms import check_alike, clipped
 from client.policy import REPLIES, Kind, ReleasePolicy
 from client.site import SiteConfig
 from client.small_cells import Reply, finite, suppressed
@@ -29,6 +29,7 @@ from shared_model.messages import (
     TrainReply,
     read_weights,
 )
+from shared_model.norm import norm
 from shared_model.records import serialised
 from shared_model.trial import THE_RUN
 

@@ -14,6 +14,7 @@ import torch
 
 from shared_model.errors import ContractError, UpdateRejected
 from shared_model.messages import SiteCard, TrainReply, Weights
+from shared_model.norm import norm
 
 log = logging.getLogger("consilium.server")
 TO_SD = 1.4826  # median absolute deviation of a normal distribution -> its standard deviation
@@ -39,7 +40,7 @@ class Guard:
             try:
                 check_update(reply, weights)
                 self._check_claims(site, round_number, reply, digests[site])
-                lengths[site] = update_length(reply, weights)
+                lengths[site] = max(norm(reply.weights, weights), norm(reply.control or {}))
             except (ContractError, UpdateRejected) as error:
                 rejected[site] = f"{type(error).__name__}: {error}"
         rejected |= self._too_long(lengths)
@@ -85,13 +86,6 @@ def check_update(reply: TrainReply, weights: Weights) -> None:
                 raise ContractError(f"update: {name} is not finite")
     if reply.examples < 1:
         raise ContractError("update: no training examples behind it")
-
-
-def update_length(reply: TrainReply, weights: Weights) -> float:
-    """The longer of the L2 norms of the weights' change and of the control variate's."""
-    change = sum(float((new.double() - weights[name].double()).square().sum()) for name, new in reply.weights.items())
-    control = sum(float(tensor.double().square().sum()) for tensor in (reply.control or {}).values())
-    return float(max(change, control) ** 0.5)
 
 
 def _digest(weights: Weights) -> str:

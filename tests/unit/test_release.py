@@ -15,7 +15,6 @@ from leaving import KIND_OF, leaving, sent_for
 
 from client.audit import Occasion
 from client.audit_chain import entries
-from client.norms import norm
 from client.policy import KEYS, REPLIES, Kind, ReleasePolicy
 from client.release import passable, refuse, release
 from client.site import load_site
@@ -37,6 +36,7 @@ from shared_model.messages import (
     Statistics,
     TrainReply,
 )
+from shared_model.norm import norm
 from shared_model.records import serialised
 
 POLICY = ReleasePolicy(smallest_cell=10, largest_megabytes=1.0)
