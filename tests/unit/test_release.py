@@ -234,7 +234,7 @@ def test_no_more_updates_leave_than_rounds_are_allowed_and_a_lost_one_counts_onc
 @pytest.mark.parametrize(
     ("keys", "reply", "name"),
     [
-        (("arrays", "num-examples"), _update(), "train-loss"),
+        (("arrays", "round", "num-examples"), _update(), "train-loss"),
         (tuple(key for key in KEYS if key != "arrays"), _update(), "arrays"),
         (tuple(key for key in KEYS if key != "control"), _update(control=_update().weights), "control"),
         (tuple(key for key in KEYS if key != "deaths"), CARD, "deaths"),
