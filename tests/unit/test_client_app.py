@@ -34,6 +34,7 @@ from shared_model.messages import (
     weights_content,
 )
 from shared_model.model import build_model
+from shared_model.packing import unpacked
 from shared_model.study import EARLY
 
 SECRET = "jane_doe_1961"  # noqa: S105 - a patient's, not a password
@@ -49,7 +50,9 @@ def _context(site: Path | None, **run_config: object) -> Context:
 def _send(kind: str, context: Context, *, config: RunConfig | None = None) -> Message:
     weights = dict(build_model(model_sizes(config or tiny_config()), seed=0).state_dict())
     content = weights_content(weights, RoundOrder(round=1, learning_rate=1e-3, plan=tiny_plan()))
-    return app(Message(content, dst_node_id=7, message_type=kind), context)
+    reply = app(Message(content, dst_node_id=7, message_type=kind), context)
+    reply.content = unpacked(reply.content)
+    return reply
 
 
 def _refusal(kind: str, context: Context, **kwargs: RunConfig) -> Refusal:

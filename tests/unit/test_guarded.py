@@ -88,7 +88,7 @@ def _flat(weights: Weights) -> torch.Tensor:
     return torch.cat([weights[name].flatten().double() for name in sorted(weights)])
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "qfedavg", *ROBUST])
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "multikrum", "bulyan"])
 @pytest.mark.parametrize("kind", ["NaN", "x1000"])
 def test_what_the_guard_sees_never_reaches_the_strategy(tmp_path: Path, strategy: str, kind: str) -> None:
     training, after, _ = _after_one_round(tmp_path, strategy, POISONS[kind])
