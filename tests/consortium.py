@@ -45,6 +45,7 @@ class Consortium:
         )  # they share the cores
         self.centre = folder / "centre"
         self.sites: dict[str, Path] = {}
+        self.dials: dict[str, str] = {}  # site -> another address for the SuperLink than the invitation's
         self.daemons: list[subprocess.Popen[bytes]] = []
 
     def command(self, name: str, *args: object, status: int | None = 0) -> str:
@@ -85,10 +86,17 @@ class Consortium:
             self.command("consilium-server", "invite", self.centre, name)
             [invitation] = self.centre.glob(f"invitations/{name}*.json")
             self.command("consilium-site", "join", invitation, self.sites[name])
+            self._dial(name)
         self.until(lambda: "registered" in self._register(), "the SuperLink")
         for site in self.sites.values():
             self.start("consilium-site", "start", site, "--health-port", free_port())
         self.until(lambda: self.status().count(" online") == len(hospitals), "sites online")
+
+    def _dial(self, name: str) -> None:
+        if name in self.dials:
+            path = self.folder / name / "site.federation" / "membership.json"
+            held = json.loads(path.read_text(encoding="utf-8"))
+            path.write_text(json.dumps(held | {"superlink": self.dials[name]}), encoding="utf-8")
 
     def status(self) -> str:
         """What `consilium-server status` says."""
