@@ -1,16 +1,18 @@
-"""A line to a server that a test can cut, restore, slow down and stall: a TCP proxy on loopback."""
+"""A line to a server that a test can cut, restore, slow down and stall, also within an upload: a TCP proxy."""
 
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
+LARGE = 4096  # bytes that are sent at once: no question, but a part of a reply's arrays
 _PIECE = 1 << 14  # bytes that pass at once
 _BUFFER = 1 << 13  # so small that a slow line is felt by who sends
 
 
 class Link:
-    """Passes everything on to ``target``. ``sent``: bytes that the dialling side has sent over it."""
+    """Passes everything on to ``target``. ``struck``: how often something happened to it within an upload."""
 
     def __init__(self, target: int) -> None:
         self._target, self._lock = target, threading.Lock()
@@ -18,25 +20,33 @@ class Link:
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
         self._flows, self._rate = threading.Event(), float("inf")
-        self.sent, self._cut_at = 0, float("inf")
-        self.cuts = 0
-        self.restored()
+        self._within: Callable[[], None] | None = None
+        self.struck = 0
+        self._serve()
 
     def restored(self) -> None:
         """As a sound line is."""
-        self._rate, self._cut_at = float("inf"), float("inf")
+        self._rate, self._within = float("inf"), None
         self._flows.set()
         if self._listener.fileno() < 0:
             self._listener = _listener(self.port)
+            self._serve()
+
+    def _serve(self) -> None:
+        self._flows.set()
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
         """Every connection ends, and none can be made."""
         self._break(self._listener)
 
-    def broken_after(self, size: int) -> None:
-        """Every connection ends once, when ``size`` more bytes have been sent; new ones can be made at once."""
-        self._cut_at = self.sent + size
+    def within_the_next_upload(self, what: Callable[[], None]) -> None:
+        """Let this happen, once, when half of a large piece has passed."""
+        self._within = what
+
+    def broken(self) -> None:
+        """Every connection ends; new ones can be made at once."""
+        self._break()
 
     def slow(self, rate: float) -> None:
         """So many bytes a second in each direction."""
@@ -53,7 +63,6 @@ class Link:
     def _break(self, *others: socket.socket) -> None:
         with self._lock:
             held, self._open = [*self._open, *others], []
-            self.cuts += 1
         for one in held:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -75,15 +84,15 @@ class Link:
 
     def _pump(self, source: socket.socket, sink: socket.socket, upwards: bool) -> None:
         with suppress(OSError):
-            while data := source.recv(min(_PIECE, max(1, int(min(self._rate, _PIECE) / 10)))):
+            while data := source.recv(max(1, int(min(_PIECE, self._rate / 10)))):
+                if upwards and len(data) >= LARGE and self._within is not None:
+                    sink.sendall(data[: LARGE // 2])
+                    data, happens, self._within = data[LARGE // 2 :], self._within, None
+                    happens()
+                    self.struck += 1
                 self._flows.wait()
                 time.sleep(len(data) / self._rate)
-                if upwards and (self.sent + len(data)) >= self._cut_at:
-                    self._cut_at = float("inf")
-                    self._break()
-                    return
                 sink.sendall(data)
-                self.sent += len(data) if upwards else 0
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
