@@ -1,7 +1,8 @@
 """Flower's SuperNode as a site runs it: ``python -m client.supernode SITE.yaml`` and arguments of flower-supernode.
 
-Flower's own process, with four changes: it runs approved code only (client/approved.py), it asks for messages more
-often while a run goes on, the SuperLink notices within half a minute when it is gone, and it ends with its supervisor.
+Flower's own process, with five changes: it runs approved code only (client/approved.py), it asks for messages more
+often while a run goes on, a broken connection takes nothing from it (client/fleet.py), the SuperLink notices within
+half a minute when it is gone, and it ends with its supervisor.
 """
 
 import json
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from flwr.supercore.run import Run
 
 POLL = "CONSILIUM_POLL"  # seconds between two questions, for tests
-HEARTBEAT = 10  # seconds; Flower's least. After two that were missed a site counts as offline and may come back
 BUSY, IDLE, AT_WORK, LIVELY = 0.5, 3.0, 0.1, 120.0
 
 
@@ -109,6 +109,8 @@ class Gate:
 
 def install(site: Path, *, entities: bool) -> None:
     """Put the changes into Flower's modules."""
+    from client.fleet import HEARTBEAT, Fleet
+
     loop: Any = import_module("flwr.supernode.start_client_internal")
     cli: Any = import_module("flwr.supernode.cli.flower_supernode")
     gate = Gate(site, loop._verify_fab, entities=entities)
@@ -120,6 +122,7 @@ def install(site: Path, *, entities: bool) -> None:
     cli.start_client_internal = lambda **named: start(
         **named | {"trusted_entities": named["trusted_entities"] or {"none": ""}}
     )
+    vars(import_module("flwr.supernode.fleet_http_connection"))["FleetHttpClient"] = Fleet
     for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat"):
         vars(import_module(module))["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT
 

@@ -7,9 +7,12 @@ sent (docs/decisions/0014), so it is simply sent again.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -42,6 +45,42 @@ class _Asked:
     message: Message
     activated: str  # when the node had last connected as the message was sent
     lost: str = ""  # why it must be sent again, once the node is there
+    done: threading.Event = field(default_factory=threading.Event)  # nobody waits for it any more
+
+
+class _Pulls:
+    """A thread for each message that is waited for. A reply whose sender stalls in the middle of it keeps the one who
+    pulls it for minutes, so nobody pulls two."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid, self._found = grid, SimpleQueue[list[Message] | Exception]()
+
+    def start(self, name: str, done: threading.Event) -> None:
+        """Look for the reply to the message of this name until there is one or ``done`` is set."""
+        threading.Thread(target=self._look, args=(name, done), daemon=True).start()
+
+    def wait(self, seconds: float) -> list[Message]:
+        """What came first; empty after so many seconds. Raises what pulling raised."""
+        try:
+            found = self._found.get(timeout=max(seconds, 0))
+        except Empty:
+            return []
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _look(self, name: str, done: threading.Event) -> None:
+        pause = SOONEST
+        try:
+            while not done.is_set():
+                if found := list(self._grid.pull_messages([name])):
+                    self._found.put(found)
+                    return
+                done.wait(pause)
+                pause = min(pause * 1.3, LATEST)
+        except Exception as error:  # of a thread that nobody waits for nobody would hear
+            if not done.is_set():
+                self._found.put(error)
 
 
 class Line(Grid):
@@ -55,22 +94,21 @@ class Line(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """One reply to each message that was answered in time, or an error that says why there is none; a message to a
         node that stays away gets its error when the node has been away for ``absence``."""
-        waiting: dict[str, _Asked] = {}
+        end = time.monotonic() + timeout if timeout is not None else float("inf")
         replies: list[Message] = []
         tries: dict[int, int] = {}
-        self._push(list(messages), waiting)
-        end = time.monotonic() + timeout if timeout is not None else float("inf")
-        pause, looked = SOONEST, time.monotonic()
-        while waiting and time.monotonic() < end:
-            found = self._pull(waiting, replies, tries)
-            if time.monotonic() - looked > LOOK_AROUND:
-                looked = time.monotonic()
-                self._look_around(waiting, replies, tries)
-            pause = SOONEST if found else min(pause * 1.3, LATEST)
-            time.sleep(pause if waiting else 0)
+        with _all_done_afterwards() as waiting:
+            pulls = _Pulls(self.grid)
+            self._push(list(messages), waiting, pulls)
+            look = time.monotonic() + LOOK_AROUND
+            while waiting and (now := time.monotonic()) < end:
+                self._take(pulls.wait(min(look, end) - now), waiting, replies, tries)
+                if time.monotonic() >= look:
+                    self._look_around(waiting, replies, tries, pulls)
+                    look = time.monotonic() + LOOK_AROUND
         return replies
 
-    def _push(self, messages: list[Message], waiting: dict[str, _Asked]) -> None:
+    def _push(self, messages: list[Message], waiting: dict[str, _Asked], pulls: _Pulls) -> None:
         activated = self._activated()
         wire: dict[int, RecordDict] = {}  # a strategy sends the same content to many
         for message in messages:
@@ -80,14 +118,15 @@ class Line(Grid):
         for message, name in zip(messages, self.grid.push_messages(packets), strict=False):
             if name:  # else the SuperLink did not take it, and silence is its answer
                 waiting[name] = _Asked(message, activated.get(message.metadata.dst_node_id, ""))
+                pulls.start(name, waiting[name].done)
 
-    def _pull(self, waiting: dict[str, _Asked], replies: list[Message], tries: dict[int, int]) -> bool:
-        """Take what has come; True when something has."""
-        asked = [name for name, one in waiting.items() if not one.lost]
-        received = list(self.grid.pull_messages(asked)) if asked else []
+    def _take(
+        self, received: list[Message], waiting: dict[str, _Asked], replies: list[Message], tries: dict[int, int]
+    ) -> None:
+        """What has come: a reply, or the news that a message was lost."""
         for reply in received:
             one = waiting.get(reply.metadata.reply_to_message_id)
-            if one is None:
+            if one is None or one.lost:
                 continue
             why = _LOST.get(reply.error.code, "") if reply.has_error() else ""
             if why and self._once_more(one.message, tries):
@@ -95,14 +134,15 @@ class Line(Grid):
                 continue
             replies.append(_worded(reply, one.message))
             del waiting[reply.metadata.reply_to_message_id]
-        return bool(received)
 
     def _once_more(self, message: Message, tries: dict[int, int]) -> bool:
         node = message.metadata.dst_node_id
         tries[node] = tries.get(node, 0) + 1
         return tries[node] <= self.resends
 
-    def _look_around(self, waiting: dict[str, _Asked], replies: list[Message], tries: dict[int, int]) -> None:
+    def _look_around(
+        self, waiting: dict[str, _Asked], replies: list[Message], tries: dict[int, int], pulls: _Pulls
+    ) -> None:
         """Send again what was lost to nodes that are there, and give up on those that have been away for long."""
         present, now = self._activated(), time.monotonic()
         for name, one in list(waiting.items()):
@@ -111,7 +151,7 @@ class Line(Grid):
                 since = self._away.setdefault(node, now)
                 if now - since >= self.absence:
                     replies.append(_unanswered(one.message, f"not connected for {self.absence:.0f} s"))
-                    del waiting[name]
+                    waiting.pop(name).done.set()
                 continue
             self._away.pop(node, None)
             restarted = present[node] != one.activated and bool(one.activated)
@@ -119,8 +159,8 @@ class Line(Grid):
                 one.lost = "it was restarted"
             if one.lost:
                 log.warning("node %s: %s; sent again", node, one.lost)
-                del waiting[name]
-                self._push([one.message], waiting)
+                waiting.pop(name).done.set()
+                self._push([one.message], waiting, pulls)
 
     def _activated(self) -> dict[int, str]:
         """Connected nodes, and when each connected."""
@@ -152,6 +192,16 @@ class Line(Grid):
     ) -> Message:
         """As the grid within does."""
         return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+
+@contextmanager
+def _all_done_afterwards() -> Iterator[dict[str, _Asked]]:
+    waiting: dict[str, _Asked] = {}
+    try:
+        yield waiting
+    finally:
+        for one in waiting.values():
+            one.done.set()
 
 
 def _with(message: Message, content: RecordDict) -> Message:

@@ -38,19 +38,21 @@ T = TypeVar("T")
 class Consortium:
     """``folder/centre`` and one folder a hospital; everything that is started carries ``mark``."""
 
-    def __init__(self, folder: Path, mark: str) -> None:
-        self.folder, self.mark, self.port = folder, mark, free_port()
+    def __init__(self, folder: Path, mark: str, host: str = "127.0.0.1") -> None:
+        self.folder, self.mark, self.host, self.port = folder, mark, host, free_port()
         self.environment = flower_environment(
             folder / "nowhere", **{MARK: mark, "OMP_NUM_THREADS": "1"}
         )  # they share the cores
         self.centre = folder / "centre"
         self.sites: dict[str, Path] = {}
+        self.dials: dict[str, str] = {}  # site -> another address for the SuperLink than the invitation's
+        self.inside: dict[str, list[str]] = {}  # command -> in which network it runs (`ip netns exec NAME`)
         self.daemons: list[subprocess.Popen[bytes]] = []
 
     def command(self, name: str, *args: object, status: int | None = 0) -> str:
         """Run a command to its end; what it printed. ``status``: what it must end with; None: anything."""
         done = subprocess.run(
-            [str(BIN / name), *map(str, args)],
+            [*self.inside.get(name, []), str(BIN / name), *map(str, args)],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -64,9 +66,8 @@ class Consortium:
     def start(self, name: str, *args: object) -> subprocess.Popen[bytes]:
         """Start a command that stays; its words go to ``folder/NAME-N.out``."""
         out = (self.folder / f"{name}-{len(self.daemons)}.out").open("wb")
-        process = subprocess.Popen(
-            [str(BIN / name), *map(str, args)], cwd=self.folder, env=self.environment, stdout=out, stderr=out
-        )
+        command = [*self.inside.get(name, []), str(BIN / name), *map(str, args)]
+        process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=out, stderr=out)
         out.close()
         self.daemons.append(process)
         return process
@@ -74,10 +75,10 @@ class Consortium:
     def open(self, **hospitals: int) -> None:
         """A centre that serves and hospitals that are online; a name and how many patients each."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        address = f"127.0.0.1:{self.port}"
+        address = f"{self.host}:{self.port}"
         self.command(
             *("consilium-server", "init", self.centre, "--address", address),
-            *("--host", "127.0.0.1", "--port", self.port),
+            *("--host", self.host, "--port", self.port),
         )  # fmt: skip
         self.start("consilium-server", "start", self.centre)
         for seed, (name, size) in enumerate(hospitals.items(), start=1):
@@ -85,10 +86,17 @@ class Consortium:
             self.command("consilium-server", "invite", self.centre, name)
             [invitation] = self.centre.glob(f"invitations/{name}*.json")
             self.command("consilium-site", "join", invitation, self.sites[name])
+            self._dial(name)
         self.until(lambda: "registered" in self._register(), "the SuperLink")
         for site in self.sites.values():
             self.start("consilium-site", "start", site, "--health-port", free_port())
         self.until(lambda: self.status().count(" online") == len(hospitals), "sites online")
+
+    def _dial(self, name: str) -> None:
+        if name in self.dials:
+            path = self.folder / name / "site.federation" / "membership.json"
+            held = json.loads(path.read_text(encoding="utf-8"))
+            path.write_text(json.dumps(held | {"superlink": self.dials[name]}), encoding="utf-8")
 
     def status(self) -> str:
         """What `consilium-server status` says."""

@@ -30,6 +30,7 @@ LIBRARIES = {
     "opacus": ("client/privatize.py", "client/ledger.py", "shared_model/privacy.py"),
     "flwr": (
         "client/app.py",
+        "client/fleet.py",
         "client/site.py",
         "client/supernode.py",
         "shared_model/messages.py",

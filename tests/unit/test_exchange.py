@@ -1,5 +1,6 @@
 """The line to the sites: what is lost is sent again, what never comes is named, nothing is waited for for ever."""
 
+import threading
 import time
 from collections.abc import Iterable
 
@@ -88,3 +89,21 @@ def test_silence_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None
     start = time.monotonic()
     assert _ask(Flaky("silent"), monkeypatch, timeout=0.4).keys() == {2}
     assert time.monotonic() - start < 3
+
+
+def test_who_stalls_within_a_reply_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pulling such a reply takes until Flower gives it up; the others' are taken, and the time limit holds."""
+    released = threading.Event()
+
+    class Stalled(Flaky):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            found = list(super().pull_messages(message_ids))
+            if any(message.metadata.src_node_id == 1 for message in found):
+                released.wait(60)
+            return found
+
+    try:
+        assert _ask(Stalled(), monkeypatch, timeout=0.5).keys() == {2}
+        assert not released.is_set()
+    finally:
+        released.set()

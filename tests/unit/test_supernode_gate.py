@@ -18,7 +18,8 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run, RunStatus
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client.supernode import HEARTBEAT, Pace, install
+from client.fleet import HEARTBEAT
+from client.supernode import Pace, install
 from server.app_folder import stage_app
 
 LOOP: Any = import_module("flwr.supernode.start_client_internal")
