@@ -94,13 +94,15 @@ class Line(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """One reply to each message that was answered in time, or an error that says why there is none; a message to a
         node that stays away gets its error when the node has been away for ``absence``."""
-        end = time.monotonic() + timeout if timeout is not None else float("inf")
         replies: list[Message] = []
         tries: dict[int, int] = {}
         with _all_done_afterwards() as waiting:
             pulls = _Pulls(self.grid)
             self._push(list(messages), waiting, pulls)
-            look = time.monotonic() + LOOK_AROUND
+            look, end = (
+                time.monotonic() + LOOK_AROUND,
+                time.monotonic() + (float("inf") if timeout is None else timeout),
+            )
             while waiting and (now := time.monotonic()) < end:
                 self._take(pulls.wait(min(look, end) - now), waiting, replies, tries)
                 if time.monotonic() >= look:

@@ -1,6 +1,7 @@
 """Small builders that tests share: patients, a plan, weights, a prepared store, and a Grid that lives in memory."""
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -175,7 +176,8 @@ class MemoryGrid(Grid):
         self.nodes, self.order = dict(nodes), list(order or nodes)
         self.sent: list[Message] = []
         self.timeouts: list[float | None] = []
-        self.waiting: dict[str, Message] = {}
+        self.answered: list[Message] = []
+        self.lock = threading.Lock()
 
     def set_run(self, run: Run) -> None:
         raise NotImplementedError
@@ -188,20 +190,22 @@ class MemoryGrid(Grid):
         raise NotImplementedError
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        names = []
+        """The nodes answer here and now, one after the other: they share this process's random numbers."""
+        names, asked = [], {}
         for message in messages:
             names.append(f"message-{len(self.sent)}")
             message.metadata.__dict__["_message_id"] = names[-1]  # as Flower's own grids do
             self.sent.append(message)
-            self.waiting[names[-1]] = message
+            asked[message.metadata.dst_node_id] = message
+        self.answered += self.answers(asked)
         return names
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        asked = {
-            self.waiting[name].metadata.dst_node_id: self.waiting.pop(name)
-            for name in set(message_ids) & set(self.waiting)
-        }
-        return self.answers(asked)
+        with self.lock:
+            names = set(message_ids)
+            found = [reply for reply in self.answered if reply.metadata.reply_to_message_id in names]
+            self.answered = [reply for reply in self.answered if not any(reply is one for one in found)]
+        return found
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.nodes)
