@@ -182,8 +182,9 @@ def test_a_superlink_that_restarts_between_two_rounds(consortium: Consortium, ex
     consortium.command("consilium-server", "stop", consortium.centre)
     run.ended(1)
     consortium.start("consilium-server", "start", consortium.centre)
+    for site in consortium.sites:
+        consortium.until(lambda site=site: "connected since" in _connection(consortium, site), f"{site} to come back")
     consortium.until(lambda: consortium.status().count(" online") == 3, "everybody online again")
-    assert all("connected since" in _connection(consortium, site) for site in consortium.sites)
     consortium.command("consilium-server", "run", consortium.centre, "--resume", "restart")
     assert _same(consortium.weights("restart"), expected)
 
