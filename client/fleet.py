@@ -2,8 +2,8 @@
 
 Flower sends a request again when its answer did not come. Two of them do not bear that: the SuperLink takes a message
 as delivered once it has answered, and an array of a reply that it holds already it refuses. The message would be waited
-for until the round's time limit, and the reply would be dropped. Nor does Flower try again where TLS was cut short: it
-takes that for a wrong certificate, and drops the reply too.
+for until the round's time limit, and the reply would be dropped. Nor does Flower try again where TLS was cut short or
+stalled: it takes that for a wrong certificate, and drops the reply too.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from flwr.proto.node_pb2 import Node
 
 HEARTBEAT = 10  # seconds; Flower's least. After two that were missed a site counts as offline and may come back
-CUT_SHORT = "EOF occurred in violation of protocol"  # OpenSSL's words; Flower looks for "SSL" in the line
+CUT_SHORT = (
+    "EOF occurred in violation of protocol",
+    "handshake operation timed out",
+)  # Flower sees "SSL" in both lines
 NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)  # such a request cannot have been answered
 
 
@@ -28,12 +31,12 @@ class Fleet(FleetHttpClient):
     _interrupted = _message_in_doubt = False
 
     def _unary_unary(self, **named: Any) -> Any:
-        """A connection that ended within TLS is one that ended."""
+        """A connection that ended or stalled within TLS is one that did."""
         try:
             return super()._unary_unary(**named)
         except httpx.TransportError as error:
-            if CUT_SHORT in str(error):
-                raise type(error)("the connection was cut") from error
+            if any(words in str(error) for words in CUT_SHORT):
+                raise type(error)("the connection was cut or stalled") from error
             raise
 
     def PullMessages(self, request: PullMessagesRequest) -> PullMessagesResponse:

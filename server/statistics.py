@@ -41,7 +41,8 @@ def ask_statistics(
             failed[node] = misfit(error)
     reasons = {admission.name_of(node): str(why) for node, why in failed.items()}
     if len(sites) < config.min_sites:
-        raise FederationError(f"statistics: {len(sites)} of at least {config.min_sites} sites answered; {reasons}")
+        told = "; ".join(f"{site}: {why}" for site, why in sorted(reasons.items()))
+        raise FederationError(f"statistics: {len(sites)} of at least {config.min_sites} sites answered; {told}")
     return sites, reasons
 
 

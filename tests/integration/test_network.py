@@ -56,11 +56,11 @@ def expected(consortium: Consortium) -> Weights:
 
 @pytest.fixture(autouse=True)
 def sound_lines(consortium: Consortium, links: dict[str, Link]) -> Iterator[None]:
-    """Each test finds sound lines and everybody online."""
-    for link in links.values():
-        link.restored()
+    """Each test finds everybody online, and leaves sound lines."""
     consortium.until(lambda: consortium.status().count(" online") == 3, "everybody online")
     yield
+    for link in links.values():
+        link.restored()
 
 
 class Run:
@@ -91,14 +91,18 @@ class Run:
         finally:
             os.kill(process, signal.SIGCONT)
 
-    def ended(self, status: int = 0) -> RunResults:
+    def results(self) -> RunResults:
+        """Once it has ended well."""
+        self.ended(0)
+        return read_results(self.consortium.centre / "runs" / self.name / "results.json")
+
+    def ended(self, status: int) -> None:
         try:
             assert self.process.wait(timeout=200) == status, self.consortium.logs()
         except subprocess.TimeoutExpired:
             pytest.fail(f"{self.name}: the run hangs\n{self.consortium.logs()}")
         finally:
             self.consortium.daemons.remove(self.process)
-        return read_results(self.consortium.centre / "runs" / self.name / "results.json")
 
 
 def _same(one: Weights, other: Weights) -> bool:
@@ -111,26 +115,28 @@ def _connection(consortium: Consortium, site: str) -> str:
     return next(line for line in said.splitlines() if line.startswith("connection"))
 
 
-def _statistics_of(consortium: Consortium, run: Run, site: str, since: int) -> None:
-    """Wait until the site has released its statistics: its first update comes next."""
+def _training(consortium: Consortium, run: Run, site: str, before: int) -> None:
+    """Wait until the site has been asked for more updates than ``before``; what it sends next is large."""
     consortium.until(
-        lambda: (
-            any(entry["kind"] == "statistics" for entry in consortium.audit(site)[since:])
-            or run.process.poll() is not None
-        ),
-        f"{site}'s statistics",
+        lambda: _trained(consortium, site) > before or run.process.poll() is not None,
+        f"{site} to be asked for an update",
     )
+
+
+def _trained(consortium: Consortium, site: str) -> int:
+    log = consortium.folder / site / "site.federation" / "logs" / "supernode.log"
+    return log.read_text(encoding="utf-8").count("Receiving: train message")
 
 
 def test_a_cut_within_a_reply_and_a_slow_line_change_nothing(
     consortium: Consortium, links: dict[str, Link], expected: Weights
 ) -> None:
-    since = len(consortium.audit("Avon"))
+    before = _trained(consortium, "Avon")
     run = Run(consortium, "cut")
-    _statistics_of(consortium, run, "Avon", since)
+    _training(consortium, run, "Avon", before)
     links["Clare"].slow(SLOW)
     links["Avon"].within_the_next_upload(links["Avon"].broken)
-    results = run.ended()
+    results = run.results()
     assert links["Avon"].struck == 1
     assert [one.failed for one in results.rounds] == [{}, {}]
     assert _same(consortium.weights("cut"), expected)
@@ -147,7 +153,7 @@ def test_a_site_that_cannot_be_reached_for_a_round(consortium: Consortium, links
         links["Avon"].restored()
         consortium.until(lambda: "connected since" in _connection(consortium, "Avon"), "Avon to come back")
         consortium.until(lambda: consortium.status().count(" online") == 3, "the SuperLink to see it")
-    results = run.ended()
+    results = run.results()
     assert [one.failed for one in results.rounds] == [{}, {"Avon": "NoReply: not connected for 1 s"}, {}]
     assert [len(one.replied) for one in results.rounds] == [3, 2, 3]
     assert "Avon missed at least one round; see the rounds" in results.warnings
@@ -156,13 +162,13 @@ def test_a_site_that_cannot_be_reached_for_a_round(consortium: Consortium, links
 @pytest.mark.slow
 def test_what_takes_longer_than_a_round_may_is_named(consortium: Consortium, links: dict[str, Link]) -> None:
     """A line that is too slow, and one that stalls in the middle of an update, whose other half never comes."""
-    since = len(consortium.audit("Avon")), len(consortium.audit("Clare"))
+    before = {site: _trained(consortium, site) for site in links}
     run = Run(consortium, "late", round_timeout=30)
-    _statistics_of(consortium, run, "Avon", since[0])
+    _training(consortium, run, "Avon", before["Avon"])
     links["Avon"].slow(TOO_SLOW)
-    _statistics_of(consortium, run, "Clare", since[1])
+    _training(consortium, run, "Clare", before["Clare"])
     links["Clare"].within_the_next_upload(links["Clare"].stalled)
-    run.ended(status=1)
+    run.ended(1)
     assert links["Clare"].struck == 1
     reason = f"round 1: 1 of at least 2 usable replies (min-sites); Avon: {LATE}; Clare: {LATE}"
     assert run.told()[-1]["message"] == reason
@@ -174,11 +180,11 @@ def test_a_superlink_that_restarts_between_two_rounds(consortium: Consortium, ex
     run = Run(consortium, "restart")
     run.after(rounds=1)
     consortium.command("consilium-server", "stop", consortium.centre)
-    run.process.wait(timeout=200)
-    consortium.daemons.remove(run.process)
+    run.ended(1)
     consortium.start("consilium-server", "start", consortium.centre)
+    for site in consortium.sites:
+        consortium.until(lambda site=site: "connected since" in _connection(consortium, site), f"{site} to come back")
     consortium.until(lambda: consortium.status().count(" online") == 3, "everybody online again")
-    assert all("connected since" in _connection(consortium, site) for site in consortium.sites)
     consortium.command("consilium-server", "run", consortium.centre, "--resume", "restart")
     assert _same(consortium.weights("restart"), expected)
 
@@ -228,7 +234,7 @@ def test_a_line_between_two_networks_goes_down_and_comes_up(
         _ip("-n", HOSPITALS, "link", "set", "line-h", "down")
         held.until(lambda: "retrying since" in _connection(held, "Avon"), "Avon to notice")
         _ip("-n", HOSPITALS, "link", "set", "line-h", "up")
-        results = run.ended()
+        results = run.results()
         assert [one.failed for one in results.rounds] == [{}, {}]
         held.until(lambda: held.status().count(" online") == 2, "both online again")
         held.close()
