@@ -23,7 +23,8 @@ from shared_model.errors import ContractError
 from shared_model.packing import packed, unpacked
 
 log = logging.getLogger("consilium.server")
-SOONEST, LATEST = 0.05, 1.0  # seconds between two looks for replies; the pause grows with the waiting
+SOONEST, LATEST = 0.05, 1.0  # seconds between two looks for a reply
+SHARE = 0.05  # of the time waited: a reply is noticed late by so much at most
 LOOK_AROUND = 2.0  # seconds between two looks at who is connected
 _LOST = {
     ErrorCode.MESSAGE_UNAVAILABLE: "the message was lost",
@@ -70,14 +71,13 @@ class _Pulls:
         return found
 
     def _look(self, name: str, done: threading.Event) -> None:
-        pause = SOONEST
+        start = time.monotonic()
         try:
             while not done.is_set():
                 if found := list(self._grid.pull_messages([name])):
                     self._found.put(found)
                     return
-                done.wait(pause)
-                pause = min(pause * 1.3, LATEST)
+                done.wait(min(max(SOONEST, (time.monotonic() - start) * SHARE), LATEST))
         except Exception as error:  # of a thread that nobody waits for nobody would hear
             if not done.is_set():
                 self._found.put(error)
