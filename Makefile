@@ -23,14 +23,14 @@ $(INSTALLED): pyproject.toml
 simulate: $(INSTALLED) ## The main job on synthetic hospitals; then open $(RUN)/report.html.
 	HF_HUB_OFFLINE=1 $(BIN)/consilium-simulate --replace --out $(RUN)
 
-test: $(INSTALLED) ## Every test that needs no GPU and no more than a minute.
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+test: $(INSTALLED) ## Every test that needs no GPU and is not marked slow; what starts processes of its own, one after the other.
+	$(BIN)/python -m pytest -m 'not slow and not gpu' --numprocesses auto --dist loadfile --ignore tests/integration
+	$(BIN)/python -m pytest -m 'not slow and not gpu' tests/integration
 
-check: $(INSTALLED) ## Lint, types, tests, and the bundle that travels to hospitals.
+check: $(INSTALLED) test ## Lint, types, tests, and the bundle that travels to hospitals.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
 	$(BIN)/flwr build --app .
 	rm -f *.fab
 

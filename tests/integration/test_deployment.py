@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from client.policy import KINDS
 from client.prepare import prepare_mimic
 from server.released import load_released
@@ -16,6 +18,7 @@ from simulations.synthetic import write_hospitals
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow  # test_wire runs plain Flower in every test run; this one adds the server's held-out set
 def test_flwr_run_trains_two_hospitals_and_evaluates_on_the_held_out_set(tmp_path: Path, flower) -> None:
     write_hospitals(tmp_path / "data", patients=500, seed=5)
     prepare_mimic(tmp_path / "data", tmp_path / "all", cohort="all_icu", encoder="none")
