@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import shared_model
+from shared_model.flower import APP_PACKAGES
 
 INSTALLED = "installed"
-PACKAGES = ("client", "server", "shared_model")
 COMPONENTS = {"serverapp": "server.app:app", "clientapp": "client.app:app"}
 PYPROJECT, MANIFEST = "pyproject.toml", ".info/CONTENT"
 LARGEST_PYPROJECT = 1 << 20
@@ -56,7 +56,7 @@ def identity(fab: bytes) -> tuple[str, str]:
 def installed_modules() -> dict[str, bytes]:
     """The modules of the installed packages, by their path in a bundle."""
     root = Path(shared_model.__file__).resolve().parents[1]
-    paths = (path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    paths = (path for package in APP_PACKAGES for path in (root / package).rglob("*.py"))
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 

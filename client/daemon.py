@@ -8,9 +8,8 @@ from client.diagnosis import Diagnosis
 from client.membership import Membership, Place
 from shared_model.errors import ConfigError, ConsiliumError
 from shared_model.flower import check_port_free, flower_environment
+from shared_model.health import LOOPBACK
 from shared_model.supervise import Supervised, running
-
-LOOPBACK = "127.0.0.1"
 
 
 def check_can_start(place: Place, health_port: int) -> None:
@@ -51,17 +50,3 @@ def _command(place: Place, membership: Membership, health_port: int) -> list[str
         *("--health-server-address", f"{LOOPBACK}:{health_port}"),
         *("--isolation", "subprocess"),
     ]
-
-
-def serving(health_port: int, *, seconds: float = 3.0) -> bool:
-    """Whether the SuperNode's health service answers."""
-    import grpc
-    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-    from grpc_health.v1.health_pb2_grpc import HealthStub
-
-    with grpc.insecure_channel(f"{LOOPBACK}:{health_port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            answer = HealthStub(channel).Check(HealthCheckRequest(), timeout=seconds)
-        except grpc.RpcError:
-            return False
-    return bool(answer.status == HealthCheckResponse.SERVING)

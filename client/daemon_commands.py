@@ -156,7 +156,7 @@ def _paused(site: "SiteConfig") -> str:
 
 def _tell_daemon(place: "Place", health_port: int) -> bool:
     from client.connection import CONNECTED, read_state
-    from client.daemon import serving
+    from shared_model.health import serving
     from shared_model.supervise import running
 
     process, state = running(place.pid_file), read_state(place.connection)

@@ -4,8 +4,6 @@ The private key is made here and never leaves; what goes to the centre is the re
 """
 
 import json
-import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared_model.atomic import write_text
-from shared_model.bundle import Invitation, Registration, fingerprint
+from shared_model.atomic import write_private, write_text
+from shared_model.bundle import Invitation, Registration, fingerprint, public_text, split_address
 from shared_model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -103,14 +101,10 @@ class Membership:
 
 def address_of(superlink: str) -> tuple[str, int]:
     """Host and port of ``host:port``. Raises ConfigError."""
-    host, _, port = superlink.rpartition(":")
-    if (
-        not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host)
-        or not port.isdecimal()
-        or not 0 < int(port) < 65536
-    ):
-        raise ConfigError(f"superlink: {superlink!r} is no HOST:PORT; ask the centre for a new invitation")
-    return host.strip("[]"), int(port)
+    try:
+        return split_address(superlink)
+    except ValueError:
+        raise ConfigError(f"superlink: {superlink!r} is no HOST:PORT; ask the centre for a new invitation") from None
 
 
 def read_membership(place: Place) -> Membership:
@@ -189,7 +183,7 @@ def _write(invitation: Invitation, place: Place, key: "EllipticCurvePrivateKey",
         federation_key=invitation.federation_key,
         health_port=health_port,
     )
-    public_key = _public_text(key)
+    public_key = public_text(key)
     registration = Registration(
         federation=invitation.federation, site=invitation.site, ticket=invitation.ticket, public_key=public_key
     )
@@ -227,15 +221,8 @@ def _new_key(place: Place) -> "EllipticCurvePrivateKey":
     text = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
-    with os.fdopen(os.open(place.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(text)
+    write_private(place.key, text)
     return key
-
-
-def _public_text(key: "EllipticCurvePrivateKey") -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
 
 
 def _check_pem(ca: str, path: Path) -> None:

@@ -31,6 +31,11 @@ class Admission:
     sites: dict[int, SiteCard]
     refused: dict[str, str]
 
+    @property
+    def names(self) -> set[str]:
+        """Of the admitted sites."""
+        return {card.site for card in self.sites.values()}
+
     def name_of(self, node: int) -> str:
         """The site's name."""
         return self.sites[node].site
@@ -89,13 +94,11 @@ def _describe(
 
 def _missing(admission: Admission, config: RunConfig, required: list[str]) -> bool:
     """Whether somebody who is waited for is not in yet."""
-    admitted = {card.site for card in admission.sites.values()}
-    few = len(admitted) < config.min_sites
-    return few or not set(required) <= admitted
+    return len(admission.names) < config.min_sites or not set(required) <= admission.names
 
 
 def _check_quorum(admission: Admission, config: RunConfig, required: list[str]) -> None:
-    admitted = {card.site for card in admission.sites.values()}
+    admitted = admission.names
     reasons = "; ".join(f"{site}: {why}" for site, why in sorted(admission.refused.items())) or "no other connected"
     if len(admitted) < config.min_sites:
         few = f"admission: {len(admitted)} of at least {config.min_sites} sites (min-sites)"
@@ -170,11 +173,9 @@ def _judge(
     sites: dict[int, SiteCard] = {}
     reasons = dict(refused)
     for node, card in sorted(cards.items(), key=lambda item: (item[1].site, item[0])):
-        other = roster is not None and roster.get(node) != card.site
-        why = _objection(card, contract, common, taken={held.site for held in sites.values()})
-        if other:
-            why = "calls itself so, but its key is registered for another site"
-        if why:
+        if roster is not None and roster.get(node) != card.site:
+            reasons[card.site] = "calls itself so, but its key is registered for another site"
+        elif why := _objection(card, contract, common, taken={held.site for held in sites.values()}):
             reasons[card.site] = why
         else:
             sites[node] = card

@@ -115,7 +115,7 @@ class _Run:
     def goes_on(self, start: Checkpoint, admission: Admission) -> tuple[PreprocessingPlan, Admission]:
         """The checkpoint's plan, and of the admitted sites those it was fitted with."""
         check_same_settings(start, self.config)
-        names = {card.site for card in admission.sites.values()}
+        names = admission.names
         new = dict.fromkeys(names - set(start.sites), "took no part in the run that is resumed")
         self.results.warnings += [f"{site} has not come back" for site in start.sites if site not in names]
         return start.plan, self.admitted(without(admission, new)) if new else admission

@@ -4,14 +4,13 @@ import shutil
 from pathlib import Path
 
 import shared_model
-
-PACKAGES = ("server", "client", "shared_model")
+from shared_model.flower import APP_PACKAGES
 
 
 def stage_app(folder: Path) -> None:
     """Copy the app that runs (its three packages and its pyproject) to ``folder``: what was run stays with the run."""
     root = Path(shared_model.__file__).resolve().parents[1]
-    for package in PACKAGES:
+    for package in APP_PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(root / package, folder / package, ignore=ignored)
     in_wheel = Path(__file__).with_name("flower_app.toml")

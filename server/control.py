@@ -63,22 +63,6 @@ def listening(federation: Federation) -> bool:
         return probe.connect_ex((host, federation.config.port)) == 0
 
 
-def healthy(federation: Federation) -> bool:
-    """What the health service says."""
-    import grpc
-    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-    from grpc_health.v1.health_pb2_grpc import HealthStub
-
-    with grpc.insecure_channel(
-        f"127.0.0.1:{federation.config.health_port}", options=[("grpc.enable_http_proxy", 0)]
-    ) as channel:
-        try:
-            answer = HealthStub(channel).Check(HealthCheckRequest(), timeout=3)
-        except grpc.RpcError:
-            return False
-    return bool(answer.status == HealthCheckResponse.SERVING)
-
-
 def register_key(federation: Federation, public_key: Path) -> int:
     """Flower's number for the site that holds the key."""
     return int(_flwr(federation, "supernode", "register", str(public_key), CONNECTION)["node-id"])

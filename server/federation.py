@@ -13,7 +13,6 @@
 """
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from server.certificates import Certificates
 from shared_model.atomic import write_text
+from shared_model.bundle import split_address
 from shared_model.errors import ConfigError
 from shared_model.study import rule_of
 
@@ -175,15 +175,22 @@ def open_federation(folder: Path) -> Federation:
 
 def read_config(path: Path) -> ServerConfig:
     """Raises ConfigError naming file, key, value and rule."""
+    return checked_config(yaml_settings(path), str(path))
+
+
+def yaml_settings(path: Path) -> dict[Any, Any]:
+    """The keys and values of a YAML file. Raises ConfigError when it holds none."""
     import yaml
 
     try:
         document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: holds no settings; write 'key: value' lines")
-    return checked_config(document, str(path))
+    return document
 
 
 def checked_config(document: dict[Any, Any], source: str) -> ServerConfig:
@@ -199,11 +206,3 @@ def checked_config(document: dict[Any, Any], source: str) -> ServerConfig:
             ) from None
         given = "" if first["type"] == "missing" or not key else f" = {first['input']!r}"
         raise ConfigError(f"{source}: {key}{given}: {rule_of(first)}".replace(": : ", ": ")) from None
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``, an IPv6 host in brackets. Raises ValueError otherwise."""
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})", text)
-    if not found or not 1 <= int(found[3]) <= 65535:
-        raise ValueError("write HOST:PORT, such as sepsis.example.org:9092")
-    return found[1] or found[2], int(found[3])

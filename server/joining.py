@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from server.control import ready, register_key, unregister_node
 from server.federation import Federation, Member
 from shared_model.atomic import write_text
-from shared_model.bundle import Invitation, Registration, fingerprint
+from shared_model.bundle import Invitation, Registration, fingerprint, public_text
 from shared_model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def invite(federation: Federation, site: str, *, again: bool = False) -> tuple[P
         superlink=federation.config.address,
         ca=federation.certificates.ca.read_text(encoding="ascii"),
         ticket=secrets.token_urlsafe(24),
-        federation_key=_public(key),
+        federation_key=public_text(key),
     )
     path = federation.invitations / f"{file_name(site)}.json"
     write_text(path, invitation.seal(key))
@@ -123,16 +123,10 @@ def _invitation(federation: Federation, registration: Registration, answer: Path
     if not path.exists():
         raise ConfigError(f"{answer}: no invitation of {registration.site} is open; write one: consilium-server invite")
     invitation = Invitation.open(path)
-    ours = _public(signing_key(federation))
+    ours = public_text(signing_key(federation))
     if invitation.site != registration.site or invitation.federation_key != ours:
         raise ConfigError(f"{path}: is not this federation's invitation of {registration.site}; invite it again")
     return invitation
-
-
-def _public(key: "Ed25519PrivateKey") -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 @contextmanager

@@ -5,17 +5,18 @@ import time
 from collections.abc import Iterator, Sequence
 
 from server.certificates import WARN_DAYS, days_left
-from server.control import healthy, listening, nodes, run_states
+from server.control import listening, nodes, run_states
 from server.federation import CONNECTION, Federation
 from server.runs import Run, all_runs
 from shared_model.errors import ConfigError, FederationError
+from shared_model.health import serving
 from shared_model.supervise import running
 
 
 def overview(federation: Federation) -> tuple[bool, list[str]]:
     """Whether the SuperLink serves, and the lines to print."""
     pid = running(federation.pid_file)
-    serves = pid is not None and listening(federation) and healthy(federation)
+    serves = pid is not None and listening(federation) and serving(federation.config.health_port)
     states: dict[int, tuple[str, str]] = {}
     online: dict[int, str] = {}
     problem = ""

@@ -67,7 +67,7 @@ class Rounds:
             strategy=remembered(self.strategy),
             seen=tuple(sorted(self.guard.seen)),
             plan=self.plan,
-            sites=tuple(sorted(card.site for card in self.admission.sites.values())),
+            sites=tuple(sorted(self.admission.names)),
             config=self.config,
         )
 

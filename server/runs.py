@@ -19,7 +19,7 @@ from pathlib import Path
 
 from server.app_folder import stage_app
 from server.control import FINISHED, ready, run_states, start_run, stop_run, stream_log
-from server.federation import Federation
+from server.federation import Federation, yaml_settings
 from server.progress import FILE as PROGRESS
 from server.progress import PROCESS, Event, events, follow
 from shared_model.atomic import write_text
@@ -191,9 +191,7 @@ class _Watcher:
         self.stream = stream_log(run.federation, run_id, self.log)
 
     def running(self) -> bool:
-        if self.stopping.is_set():
-            return False
-        if self._gone():
+        if self.stopping.is_set() or self._gone():
             return False
         if self.stream.poll() is None:
             return True
@@ -241,19 +239,9 @@ class _Watcher:
 
 def settings_of(pairs: list[str], file: Path | None) -> dict[str, Scalar]:
     """Run-config from a YAML file and from ``KEY=VALUE`` pairs, which win. Raises ConfigError for what is neither."""
-    import yaml
-
     found: dict[str, Scalar] = {}
     if file is not None:
-        try:
-            document = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{file}: no such file") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: is no YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(document, dict):
-            raise ConfigError(f"{file}: holds no settings; write 'key: value' lines")
-        found = _absolute({str(key): value for key, value in document.items()}, file.parent)
+        found = _absolute({str(key): value for key, value in yaml_settings(file).items()}, file.parent)
     return found | _absolute(setting_pairs(pairs), Path.cwd())
 
 

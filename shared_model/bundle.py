@@ -6,6 +6,7 @@ private one, which never leaves the site.
 """
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -103,6 +104,21 @@ class Registration:
         if not isinstance(key, EllipticCurvePublicKey):
             raise ValueError("not an elliptic curve key")
         return key
+
+
+def public_text(key: "EllipticCurvePrivateKey | Ed25519PrivateKey") -> str:
+    """A key pair's public half as OpenSSH writes it."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``, an IPv6 host in brackets. Raises ValueError otherwise."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})", text)
+    if not found or not 1 <= int(found[3]) <= 65535:
+        raise ValueError("write HOST:PORT, such as sepsis.example.org:9092")
+    return found[1] or found[2], int(found[3])
 
 
 def fingerprint(public_key: str) -> str:

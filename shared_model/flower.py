@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shared_model.errors import ConfigError
 
+APP_PACKAGES = ("server", "client", "shared_model")  # what the app holds, at the centre and at every site
 POLL_INTERVAL = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"  # seconds; Flower's default of 1 is most of a short round
 
 

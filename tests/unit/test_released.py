@@ -1,16 +1,14 @@
 """The released model: whole or as before, and only parts that belong together load."""
 
 import json
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from builders import model_sizes, patients, tiny_config, tiny_plan, tiny_scaler
+from full_disk import full_disk
 
 from server.released import CONFIG, PLAN, WEIGHTS, load_released, save_model
 from shared_model.errors import ContractError
@@ -28,17 +26,6 @@ def _weights(seed: int = 1) -> Weights:
 def _save(folder: Path, *, seed: int = 1, plan: PreprocessingPlan | None = None, threshold: float = 0.37) -> Path:
     save_model(folder, _weights(seed), plan or tiny_plan(), SIZES, threshold=threshold, encoder="e" * 64)
     return folder
-
-
-@contextmanager
-def full_disk(after: int) -> Iterator[None]:
-    """No file can grow beyond ``after`` bytes: what a full disk does to a file that is being written."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (after, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_released_model_loads_with_its_plan_and_threshold(tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 strategy; a damaged checkpoint is passed over; a full disk ends the run with the last good one kept."""
 
 import json
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from federation import small_config, small_federation
 from flwr.app import Message
+from full_disk import full_disk
 from safetensors.torch import load_file
 
 from server.app import federate
@@ -135,17 +134,6 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     assert "round-00003.safetensors: damaged" in caplog.text
     _federate(tmp_path, config.model_copy(update={"resume": True}))
     assert _same(_weights(config), _weights(whole("fedavg")[0]))
-
-
-@contextmanager
-def full_disk(after: int) -> Iterator[None]:
-    """No file can grow beyond ``after`` bytes: what a full disk does to a file that is being written."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (after, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_ends_the_run_with_one_line_and_the_last_good_checkpoint(tmp_path: Path, whole) -> None:
