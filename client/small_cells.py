@@ -30,7 +30,7 @@ def suppressed(reply: Reply, policy: ReleasePolicy) -> Reply:
             return _statistics(reply, policy)
         case TrainReply():
             _enough(reply.examples, policy)
-            finite(reply.train_loss, reply.seconds)
+            finite(reply.train_loss or 0.0, reply.seconds or 0.0)
             return replace(reply, validation=_validation(reply.validation, policy))
         case EvaluateReply():
             personal = None if reply.personal is None else _validation(reply.personal, policy)

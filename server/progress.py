@@ -71,8 +71,9 @@ def lines_of(event: Event) -> list[str]:
 def round_facts(event: Event) -> str:
     """The line of a round."""
     auroc = event["auroc_before"]
+    loss = "" if event["loss"] is None else f"  loss {event['loss']:.4f}"
     known = "" if auroc is None else f"  AUROC {auroc:.3f} after round {event['round'] - 1}"
-    return f"round {event['round']}/{event['rounds']}  sites {event['sites']}  loss {event['loss']:.4f}{known}"
+    return f"round {event['round']}/{event['rounds']}  sites {event['sites']}{loss}{known}"
 
 
 def _events(path: Path, offset: int) -> Iterator[tuple[Event, int]]:

@@ -176,7 +176,9 @@ class RoundSummary(_Document):
 
     round: int
     learning_rate: float
-    train_loss: float = Field(description="mean focal loss during the round, over all sites")
+    train_loss: float | None = Field(
+        default=None, description="mean focal loss during the round, over all sites; null under privacy"
+    )
     validation_loss: float | None = Field(default=None, description="mean focal loss after the round")
     validation_auroc: float | None = None
     replied: list[str]

@@ -111,7 +111,7 @@ class Rounds:
             name = self.config.strategy
             raise FederationError(f"round {order.round}: {name} aggregated nothing from {len(kept)} replies")
         updates = {site: read[site][1] for site in kept}
-        self.training.local_seconds.append(sum(reply.seconds for reply in updates.values()))
+        self.training.local_seconds.append(sum(reply.seconds or 0.0 for reply in updates.values()))
         self.training.rounds.append(_summary(order, updates, failed, messages))
         merged = arrays.to_torch_state_dict()  # some strategies calculate in double precision
         after = {name: tensor.to(self.weights[name].dtype) for name, tensor in merged.items()}
@@ -176,11 +176,12 @@ def _summary(
     failed: dict[str, str],
     messages: list[Message],
 ) -> RoundSummary:
-    examples = sum(reply.examples for reply in updates.values())
+    told = {site: reply for site, reply in updates.items() if reply.train_loss is not None}
+    loss = sum((reply.train_loss or 0.0) * reply.examples for reply in told.values())
     return RoundSummary(
         round=order.round,
         learning_rate=order.learning_rate,
-        train_loss=sum(reply.train_loss * reply.examples for reply in updates.values()) / examples,
+        train_loss=loss / sum(reply.examples for reply in told.values()) if told else None,
         replied=list(updates),
         failed=failed,
         bytes_down=content_bytes(messages[0].content),

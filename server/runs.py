@@ -11,7 +11,6 @@
 import json
 import re
 import threading
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +23,7 @@ from server.progress import FILE as PROGRESS
 from server.progress import PROCESS, Event, events, follow
 from shared_model.atomic import write_text
 from shared_model.errors import ConfigError, FederationError, RunFolderError
-from shared_model.overrides import Scalar, setting_pairs, toml_text
+from shared_model.overrides import Scalar, flat_toml, setting_pairs, toml_text
 from shared_model.supervise import running
 
 OURS = ("output", "name", "roster", "resume")  # settings that this module decides
@@ -100,7 +99,7 @@ def resumed_run(federation: Federation, name: str) -> Run:
     there is none, or it is complete."""
     run = Run(federation, _checked_name(name))
     try:
-        settings: dict[str, Scalar] = tomllib.loads(run.settings.read_text(encoding="utf-8"))
+        settings: dict[str, Scalar] = flat_toml(run.settings.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = ", ".join(other.name for other in all_runs(federation)) or "none"
         raise RunFolderError(f"{run.folder}: is no run that can go on; runs are: {known}") from None

@@ -14,9 +14,13 @@ from shared_model.errors import ConfigError, ContractError
 from shared_model.features import SeriesFill
 from shared_model.model import ModelConfig
 from shared_model.plan import Imputation, PlanSettings, PreprocessingPlan, Scaling
+from shared_model.privacy import Accountant
 from shared_model.study import Study, rule_of
 
 Scalar = bool | int | float | str
+# The strategies that read nothing of the updates but their mean.
+MEANS = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+_ONLY_MEANS = f"only means of updates can be released: {', '.join(MEANS)}"
 LAST_SHARE = 0.01  # of the learning rate, at the end of an exponential schedule
 StrategyName = Literal[
     "fedavg",
@@ -37,6 +41,14 @@ Personalisation = Literal["none", "finetune", "local_normalisation"]
 Schedule = Literal["cosine", "linear", "exponential", "constant"]
 LossName = Literal["focal", "cross_entropy"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Unit = Literal["none", "patient", "site"]
+PRIVACY = "privacy_"  # fields of the table [privacy], which Flower flattens with a dot
+
+
+def key_of(name: str) -> str:
+    """The run-config key of a field."""
+    table = "privacy." if name.startswith(PRIVACY) else ""
+    return table + name.removeprefix(PRIVACY).replace("_", "-")
 
 
 class RunConfig(Study):
@@ -46,7 +58,7 @@ class RunConfig(Study):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        alias_generator=lambda name: name.replace("_", "-"),
+        alias_generator=lambda name: key_of(name),
         populate_by_name=True,
     )
 
@@ -121,6 +133,25 @@ class RunConfig(Study):
         description="updates so many median absolute deviations above the median are left out; 0: none",
     )
 
+    privacy_unit: Unit = Field(
+        default="none", description="whom differential privacy protects: none, each patient, or each site as a whole"
+    )
+    privacy_epsilon: float = Field(default=3.0, gt=0, description="most that the whole run may tell of one unit")
+    privacy_delta: float = Field(default=1e-5, gt=0, lt=1, description="at most 1/n, n a site's training patients")
+    privacy_accountant: Accountant = Field(default="prv", description="how epsilons add up: prv (tight), rdp")
+    privacy_clip: float = Field(default=1.0, gt=0, description="L2 norm of a patient's gradient, or a site's update")
+    privacy_adaptive: bool = Field(default=False, description="unit site: the clip follows the median update's norm")
+    privacy_project: str = Field(
+        default="", pattern=r"^[A-Za-z0-9][\w.-]{0,63}$|^$", description="whose budget at the sites is spent"
+    )
+    secure_aggregation: bool = Field(default=False, description="the server learns sums over sites, never one site's")
+    secure_threshold: float = Field(
+        default=2 / 3, gt=0.5, le=1, description="share of the sites without which no sum is opened"
+    )
+    secure_range: float = Field(
+        default=8.0, gt=0, description="largest change of one weight in a round that can be sent"
+    )
+
     folds: int = Field(default=0, ge=0, description="folds of the search over settings; 0: no search")
     grid: str = Field(default="", description="what the search tries (shared_model/search.py), as YAML")
     trials: int = Field(default=0, ge=0, description="random draws from the grid; 0: all of it")
@@ -138,6 +169,26 @@ class RunConfig(Study):
     def _folds_and_grid_together(self) -> "RunConfig":
         if bool(self.grid) != bool(self.folds) or self.folds == 1:
             raise ValueError("folds (at least 2) and grid need each other")
+        return self
+
+    @model_validator(mode="after")
+    def _private_runs_release_nothing_else(self) -> "RunConfig":
+        """What would leave a site without noise, or make one patient's data change how another's are used."""
+        if self.privacy_unit != "none" and self.strategy not in MEANS:
+            raise ValueError(f"strategy {self.strategy} with privacy.unit {self.privacy_unit}: {_ONLY_MEANS}")
+        if self.privacy_unit == "patient":
+            unaccounted = [
+                key for key, used in (
+                    ("grid", self.grid),
+                    ("leave-one-out", self.leave_one_out),
+                    ("patience", self.patience),
+                    ("personalisation", self.personalisation != "none"),
+                ) if used
+            ]  # fmt: skip
+            if unaccounted:
+                raise ValueError(f"{unaccounted[0]} with privacy.unit patient: its releases are not accounted for")
+        if self.secure_aggregation and self.strategy not in MEANS:
+            raise ValueError(f"strategy {self.strategy} with secure-aggregation: {_ONLY_MEANS}")
         return self
 
     @classmethod

@@ -15,6 +15,9 @@
     +-- UpdateRejected           the server's guard leaves a site's update out of a round
     +-- ReleaseRefused           a site's policy keeps a reply from leaving
     +-- AuditError               a site's audit log is not what was written
+    +-- PrivacyError             a run's or a site's privacy setting breaks a rule
+    |   +-- BudgetExceeded         a site's epsilon cap does not allow what is asked
+    |   +-- LedgerError            a site's privacy ledger is not what was written
     +-- FederationError          the federation itself cannot go on (no site admitted, no reply)
     +-- RunFolderError           a run folder exists, or is not a run
 
@@ -80,6 +83,18 @@ class ReleaseRefused(ConsiliumError):  # noqa: N818 - the field's word for it is
 
 class AuditError(ConsiliumError):
     """A site's audit log is not what was written."""
+
+
+class PrivacyError(ConsiliumError):
+    """A setting of differential privacy breaks a rule."""
+
+
+class BudgetExceeded(PrivacyError):  # noqa: N818 - the field's word for it
+    """A site's epsilon cap does not allow what is asked."""
+
+
+class LedgerError(PrivacyError):
+    """A site's privacy ledger is not what was written."""
 
 
 class FederationError(ConsiliumError):

@@ -32,7 +32,7 @@ from shared_model.trial import THE_RUN, Trial
 
 DESCRIBE, STATISTICS, TRAIN, EVALUATE = "query.describe", "query.statistics", "train", "evaluate"
 ARRAYS, CONTROL, CONFIG, CARD, REFUSAL, SUMS = "arrays", "control", "config", "card", "refusal", "sums"
-EXAMPLES, PERSONAL = "num-examples", "personal"
+EXAMPLES, PERSONAL, LOSS, SECONDS = "num-examples", "personal", "train-loss", "seconds"
 
 Weights = dict[str, Tensor]
 Content = RecordDict  # for readers outside that only pass one on
@@ -155,14 +155,15 @@ class RoundOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReply:
-    """A site's update: its round, weights, the training stays behind them, mean training loss, seconds, and the
-    validation result. ``control`` is the change of the site's control variate, under SCAFFOLD only."""
+    """A site's update: its round, weights, the training stays behind them (under privacy: patients), mean training
+    loss, seconds, and the validation result. ``control`` is the change of the site's control variate, under SCAFFOLD only.
+    Under privacy there are neither loss nor seconds, and the validation is empty: each would have to be paid for."""
 
     round: int
     weights: Weights
     examples: int
-    train_loss: float
-    seconds: float
+    train_loss: float | None
+    seconds: float | None
     validation: Validation
     control: Weights | None = None
 
@@ -171,8 +172,7 @@ class TrainReply:
         metrics = {
             "round": self.round,
             EXAMPLES: self.examples,
-            "train-loss": self.train_loss,
-            "seconds": self.seconds,
+            **{key: value for key, value in ((LOSS, self.train_loss), (SECONDS, self.seconds)) if value is not None},
             **_validation_lists(self.validation),
         }
         content = RecordDict({ARRAYS: ArrayRecord(self.weights), METRICS: MetricRecord(metrics)})
@@ -188,8 +188,8 @@ class TrainReply:
             round=count(metrics, "round"),
             weights=read_weights(content),
             examples=count(metrics, EXAMPLES),
-            train_loss=finite(metrics, "train-loss"),
-            seconds=finite(metrics, "seconds"),
+            train_loss=finite(metrics, LOSS) if LOSS in metrics else None,
+            seconds=finite(metrics, SECONDS) if SECONDS in metrics else None,
             validation=_read_validation(metrics),
             control=read_weights(content, CONTROL) if CONTROL in content.array_records else None,
         )

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from shared_model.config import RunConfig, Scalar
+from shared_model.config import PRIVACY, RunConfig, Scalar, key_of
 from shared_model.errors import ConfigError
 from shared_model.study import Study, rule_of
 
@@ -29,8 +29,11 @@ _NOT_TUNED = {
     *("seed", "personalisation", "finetune_epochs", "precision", "compile", "deterministic", "text_dimension"),
     *("validation_fraction", "min_sites", "expected_sites", "admission_timeout", "round_timeout"),
     *("grid", "trials", "folds", "leave_one_out", "heldout", "output", "bootstrap"),
+    *("required_sites", "roster", "absence_timeout", "resends", "name", "resume"),
+    *("secure_aggregation", "secure_threshold", "secure_range"),
+    *(name for name in RunConfig.model_fields if name.startswith(PRIVACY)),
 }
-TUNABLE = tuple(sorted(name.replace("_", "-") for name in RunConfig.model_fields if name not in _NOT_TUNED))
+TUNABLE = tuple(sorted(key_of(name) for name in RunConfig.model_fields if name not in _NOT_TUNED))
 
 
 class Range(BaseModel):

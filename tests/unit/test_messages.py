@@ -109,7 +109,9 @@ READERS = {
     "train reply": (TrainReply, METRICS, lambda: _train_reply().content()),
     "evaluate reply": (EvaluateReply, METRICS, EvaluateReply(validation=HELD).content),
 }
-OPTIONAL = {("card", "patients"), ("card", "deaths"), ("statistics", "deaths"), ("evaluate reply", "num-examples")}
+OPTIONAL = {("card", "patients"), ("card", "deaths"), ("statistics", "deaths"), ("evaluate reply", "num-examples")} | {
+    ("train reply", key) for key in ("train-loss", "seconds")
+}
 KEYS = [(name, key) for name, (_, record, make) in READERS.items() for key in make()[record]]
 
 
