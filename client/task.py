@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.account import Account
 from client.audit import Occasion
 from client.site import SiteConfig
 from client.site_state import load_before, save_round, save_state, state_folder
@@ -40,13 +41,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A message's content, with the site and the run it is for; ``occasion`` is what the audit log says of it."""
+    """A message's content, with the site and the run it is for; ``occasion`` is what the audit log says of it.
+    ``account`` is there in a run with differential privacy for patients, and in no other."""
 
     content: Content
     site: SiteConfig
     config: "RunConfig"
     run_id: int
     occasion: Occasion
+    account: Account | None = None
 
     @property
     def run(self) -> str:

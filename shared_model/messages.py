@@ -13,6 +13,8 @@ message type           server sends             site answers
 ``evaluate``           weights, RoundOrder      EvaluateReply
 any                                             Refusal
 =====================  =======================  ==========================================================
+
+``mechanism`` of a reply is what made it private; it is for the site's ledger and is not sent.
 """
 
 from collections.abc import Mapping
@@ -26,6 +28,7 @@ from shared_model.distribution import BINS, POWERS, Distribution, Outcomes
 from shared_model.errors import ContractError
 from shared_model.mergeable import SCORE_BINS, Validation
 from shared_model.plan import PreprocessingPlan
+from shared_model.privacy import Mechanism
 from shared_model.records import METRICS, config_of, count, counts, decimals, finite, metrics_of, typed
 from shared_model.study import EARLY, Study
 from shared_model.trial import THE_RUN, Trial
@@ -50,10 +53,11 @@ class SiteCard:
     stays: int
     patients: int | None
     deaths: int | None
+    mechanism: Mechanism | None = field(default=None, compare=False)
 
     def content(self) -> RecordDict:
         """A ConfigRecord; a suppressed count is left out."""
-        held = {k: v for k, v in asdict(self).items() if v is not None}
+        held = {k: v for k, v in asdict(self).items() if v is not None and k != "mechanism"}
         return RecordDict({CARD: ConfigRecord(held)})
 
     @classmethod
@@ -80,6 +84,7 @@ class Statistics:
     deaths: int | None
     static_rows: int = field(default=1, compare=False)
     series_rows: int = field(default=1, compare=False)
+    mechanism: Mechanism | None = field(default=None, compare=False)
 
     def content(self) -> RecordDict:
         """Parallel lists; power sums as decimals, since the 4th powers of a large site pass 64 bits."""
@@ -156,7 +161,7 @@ class RoundOrder:
 @dataclass(frozen=True, kw_only=True)
 class TrainReply:
     """A site's update: its round, weights, the training stays behind them (under privacy: patients), mean training
-    loss, seconds, and the validation result. ``control`` is the change of the site's control variate, under SCAFFOLD only.
+    loss, seconds, and the validation result. ``control`` is the change of the site's control variate, under SCAFFOLD.
     Under privacy there are neither loss nor seconds, and the validation is empty: each would have to be paid for."""
 
     round: int
@@ -166,6 +171,7 @@ class TrainReply:
     seconds: float | None
     validation: Validation
     control: Weights | None = None
+    mechanism: Mechanism | None = field(default=None, compare=False)
 
     def content(self) -> RecordDict:
         """One ArrayRecord and one MetricRecord, as Flower's strategies expect, and SCAFFOLD's own."""
@@ -201,6 +207,7 @@ class EvaluateReply:
 
     validation: Validation
     personal: Validation | None = None
+    mechanism: Mechanism | None = field(default=None, compare=False)
 
     def content(self) -> RecordDict:
         """One MetricRecord."""
