@@ -17,8 +17,9 @@ from client.site import SiteConfig, is_simulated, resolve_site
 from client.small_cells import Reply
 from client.task import Asked
 from shared_model.errors import ConsiliumError, ContractError, ReleaseRefused
-from shared_model.messages import Content, Refusal, SiteCard
+from shared_model.messages import Content, SiteCard
 from shared_model.packing import packed, unpacked
+from shared_model.refusal import Refusal
 from shared_model.trial import THE_RUN
 
 log = logging.getLogger("consilium.client")

@@ -23,7 +23,6 @@ from shared_model.messages import (
     CONTROL,
     Content,
     EvaluateReply,
-    Refusal,
     SiteCard,
     Statistics,
     TrainReply,
@@ -31,6 +30,7 @@ from shared_model.messages import (
 )
 from shared_model.norm import norm
 from shared_model.records import serialised
+from shared_model.refusal import Refusal
 from shared_model.trial import THE_RUN
 
 log = logging.getLogger("consilium.client")

@@ -18,7 +18,8 @@ from flwr.serverapp import Grid
 from shared_model.config import RunConfig
 from shared_model.contract import contract_digest
 from shared_model.errors import ConfigError, ContractError, FederationError
-from shared_model.messages import DESCRIBE, Refusal, SiteCard, misfit, refusal_of
+from shared_model.messages import DESCRIBE, SiteCard
+from shared_model.refusal import Refusal, misfit, refusal_of
 
 log = logging.getLogger("consilium.server")
 POLL_SECONDS = 0.5

@@ -31,10 +31,10 @@ from shared_model.messages import (
     TrainReply,
     Weights,
     content_bytes,
-    misfit,
     weights_content,
 )
 from shared_model.plan import PreprocessingPlan
+from shared_model.refusal import misfit
 from shared_model.trial import THE_RUN, Trial
 
 log = logging.getLogger("consilium.server")

@@ -10,8 +10,9 @@ from server.results import FeatureSummary
 from shared_model.config import RunConfig
 from shared_model.errors import ContractError, FederationError
 from shared_model.fitting import plan_from
-from shared_model.messages import STATISTICS, Statistics, misfit, trial_content
+from shared_model.messages import STATISTICS, Statistics, trial_content
 from shared_model.plan import FeaturePlan, PreprocessingPlan
+from shared_model.refusal import misfit
 from shared_model.trial import THE_RUN, Trial
 
 

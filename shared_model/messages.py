@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from shared_model.distribution import BINS, POWERS, Distribution, Outcomes
@@ -34,7 +34,7 @@ from shared_model.study import EARLY, Study
 from shared_model.trial import THE_RUN, Trial
 
 DESCRIBE, STATISTICS, TRAIN, EVALUATE = "query.describe", "query.statistics", "train", "evaluate"
-ARRAYS, CONTROL, CONFIG, CARD, REFUSAL, SUMS = "arrays", "control", "config", "card", "refusal", "sums"
+ARRAYS, CONTROL, CONFIG, CARD, SUMS = "arrays", "control", "config", "card", "sums"
 EXAMPLES, PERSONAL, LOSS, SECONDS = "num-examples", "personal", "train-loss", "seconds"
 
 Weights = dict[str, Tensor]
@@ -224,30 +224,6 @@ class EvaluateReply:
         return cls(validation=_read_validation(metrics), personal=personal)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A site answers that it will not, and why: an error's class and its message, which never holds patient values.
-
-    ``site`` is empty when the node does not know which site it is, or did not answer at all.
-    """
-
-    site: str
-    kind: str
-    reason: str
-
-    def content(self) -> RecordDict:
-        """One ConfigRecord."""
-        return RecordDict({REFUSAL: ConfigRecord(asdict(self))})
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.reason}"
-
-
-def misfit(error: ContractError) -> Refusal:
-    """The server's own objection to a reply that does not fit the protocol or the model."""
-    return Refusal(site="", kind=type(error).__name__, reason=str(error))
-
-
 def trial_content(trial: Trial) -> RecordDict:
     """What the server sends for ``query.statistics``."""
     return RecordDict({CONFIG: ConfigRecord({"trial": trial.to_json()})})
@@ -276,16 +252,6 @@ def read_weights(content: RecordDict, name: str = ARRAYS) -> Weights:
 def examples_of(content: RecordDict) -> int:
     """The training stays behind an update."""
     return count(metrics_of(content), EXAMPLES)
-
-
-def refusal_of(message: Message) -> Refusal | None:
-    """Why a reply carries no result: a site's refusal or Flower's own error; None when it carries one."""
-    if message.has_error():
-        return Refusal(site="", kind="NoReply", reason=message.error.reason or "no reply within the time limit")
-    if REFUSAL not in message.content.config_records:
-        return None
-    record = config_of(message.content, REFUSAL)
-    return Refusal(**{key: typed(record, key, str) for key in ("site", "kind", "reason")})
 
 
 def content_bytes(content: RecordDict) -> int:

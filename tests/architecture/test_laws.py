@@ -37,6 +37,7 @@ LIBRARIES = {
         "shared_model/messages.py",
         "shared_model/packing.py",
         "shared_model/records.py",
+        "shared_model/refusal.py",
         "server/app.py",
         "server/admission.py",
         "server/statistics.py",

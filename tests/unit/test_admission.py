@@ -15,11 +15,8 @@ from shared_model.contract import contract_digest
 from shared_model.distribution import Distribution, Outcomes
 from shared_model.errors import ConfigError, FederationError
 from shared_model.fitting import plan_from
-from shared_model.messages import (
-    REFUSAL,
-    Refusal,
-    SiteCard,
-)
+from shared_model.messages import SiteCard
+from shared_model.refusal import REFUSAL, Refusal
 from shared_model.study import EARLY
 
 CONFIG = tiny_config()

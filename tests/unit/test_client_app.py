@@ -21,20 +21,18 @@ from shared_model.manifest import MANIFEST, TENSORS
 from shared_model.messages import (
     DESCRIBE,
     EVALUATE,
-    REFUSAL,
     STATISTICS,
     TRAIN,
     EvaluateReply,
-    Refusal,
     RoundOrder,
     SiteCard,
     Statistics,
     TrainReply,
-    refusal_of,
     weights_content,
 )
 from shared_model.model import build_model
 from shared_model.packing import unpacked
+from shared_model.refusal import REFUSAL, Refusal, refusal_of
 from shared_model.study import EARLY
 
 SECRET = "jane_doe_1961"  # noqa: S105 - a patient's, not a password

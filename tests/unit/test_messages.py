@@ -19,22 +19,19 @@ from shared_model.messages import (
     CARD,
     CONFIG,
     METRICS,
-    REFUSAL,
     SUMS,
     EvaluateReply,
-    Refusal,
     RoundOrder,
     SiteCard,
     Statistics,
     TrainReply,
     content_bytes,
-    misfit,
     read_weights,
-    refusal_of,
     weights_content,
 )
 from shared_model.model import build_model
 from shared_model.plan import PreprocessingPlan
+from shared_model.refusal import REFUSAL, Refusal, misfit, refusal_of
 from shared_model.study import EARLY
 
 CARD_SAMPLE = SiteCard(site="Mercy", contract="c" * 64, encoder="", device="cpu", stays=1000, patients=120, deaths=31)

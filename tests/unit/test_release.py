@@ -27,17 +27,16 @@ from shared_model.messages import (
     ARRAYS,
     DESCRIBE,
     EVALUATE,
-    REFUSAL,
     STATISTICS,
     TRAIN,
     EvaluateReply,
-    Refusal,
     SiteCard,
     Statistics,
     TrainReply,
 )
 from shared_model.norm import norm
 from shared_model.records import serialised
+from shared_model.refusal import REFUSAL, Refusal
 
 POLICY = ReleasePolicy(smallest_cell=10, largest_megabytes=1.0)
 CARD = SiteCard(site="Mercy", contract="c", encoder="e", device="cpu", stays=1000, patients=60, deaths=20)

@@ -17,9 +17,7 @@ from shared_model.mergeable import Validation
 from shared_model.messages import (
     EVALUATE,
     METRICS,
-    REFUSAL,
     EvaluateReply,
-    Refusal,
     RoundOrder,
     SiteCard,
     TrainReply,
@@ -27,6 +25,7 @@ from shared_model.messages import (
     read_weights,
 )
 from shared_model.model import build_model
+from shared_model.refusal import REFUSAL, Refusal
 
 CONFIG = tiny_config()
 REFUSED = Refusal(site="Burton", kind="ReleaseRefused", reason="fewer than 10 training patients")

@@ -16,17 +16,9 @@ from server.released import save_model
 from shared_model.batch import check_text_width
 from shared_model.errors import ContractError
 from shared_model.manifest import MANIFEST, read_manifest
-from shared_model.messages import (
-    DESCRIBE,
-    EVALUATE,
-    STATISTICS,
-    TRAIN,
-    RoundOrder,
-    SiteCard,
-    refusal_of,
-    weights_content,
-)
+from shared_model.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, RoundOrder, SiteCard, weights_content
 from shared_model.model import build_model
+from shared_model.refusal import refusal_of
 
 WIDTH = 768
 TOLD = f"text-dimension: the model reads note embeddings of {WIDTH} numbers, the prepared store's have {EMBEDDING};"
