@@ -1,8 +1,8 @@
 """Flower's SuperNode as a site runs it: ``python -m client.supernode SITE.yaml`` and arguments of flower-supernode.
 
-Flower's own process, with five changes: it runs approved code only (client/approved.py), it asks for messages more
-often while a run goes on, a broken connection takes nothing from it (client/fleet.py), the SuperLink notices within
-half a minute when it is gone, and it ends with its supervisor.
+Flower's own process, with six changes: it runs approved code only (client/approved.py), it asks for messages more
+often while a run goes on, a broken connection takes nothing from it (client/fleet.py), a reply that is late does not
+wait for the next message, the SuperLink notices within half a minute when it is gone, and it ends with its supervisor.
 """
 
 import json
@@ -107,6 +107,25 @@ class Gate:
             return False
 
 
+def with_late_replies(pull: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Flower's step that pulls a message, which also goes on to the sending of replies when one waits there.
+
+    Flower sends once for each message that it pulls. Where the reply of a run that was stopped takes that turn, the one
+    of the new run would stay until the server asks again.
+    """
+
+    def pulled(**named: Any) -> int | None:
+        run_id, state = pull(**named), named["state"]
+        if run_id is not None:
+            return run_id
+        with state.lock_msg_store:
+            held = [entry for entry in state.msg_store.values() if not entry.is_retrieved]
+        late = [entry.message.metadata for entry in held if entry.message.metadata.reply_to_message_id]
+        return late[0].run_id if late else None
+
+    return pulled
+
+
 def install(site: Path, *, entities: bool) -> None:
     """Put the changes into Flower's modules."""
     from client.fleet import HEARTBEAT, Fleet
@@ -117,6 +136,7 @@ def install(site: Path, *, entities: bool) -> None:
     connect, start = loop.http_request_response, cli.start_client_internal
     loop.http_request_response = lambda *args, **named: gate.connection(connect(*args, **named))
     loop._verify_fab = gate.verify
+    loop._pull_and_store_message = with_late_replies(loop._pull_and_store_message)
     loop.time = Pace()
     # Flower verifies only where entities are given; ours is asked whether or not there are any.
     cli.start_client_internal = lambda **named: start(

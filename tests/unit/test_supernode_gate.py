@@ -34,6 +34,7 @@ def flower(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """Flower's modules as they were, afterwards; holds with what its main loop would have been started."""
     for module, name in (
         (LOOP, "_verify_fab"),
+        (LOOP, "_pull_and_store_message"),
         (LOOP, "time"),
         (FLEET, "HEARTBEAT_DEFAULT_INTERVAL"),
         (BEAT, "HEARTBEAT_DEFAULT_INTERVAL"),
@@ -109,3 +110,26 @@ def test_flowers_main_loop_runs_the_installed_app_and_refuses_another(
     assert reply.error.code == ErrorCode.INVALID_FAB
     assert isinstance(LOOP.time, Pace)
     assert FLEET.HEARTBEAT_DEFAULT_INTERVAL == BEAT.HEARTBEAT_DEFAULT_INTERVAL == HEARTBEAT
+
+
+def test_a_reply_that_waits_is_sent_without_another_message(flower: list[dict[str, object]], tmp_path: Path) -> None:
+    """In Flower's own loop the reply of a stopped run can take the turn of the next run's reply."""
+    store = ObjectStoreFactory()
+    state = NodeStateFactory(objectstore_factory=store).state()
+    install(write_site(tmp_path), entities=False)
+    nothing: dict[str, Any] = dict.fromkeys(("get_run", "get_fab", "pull_object", "confirm_message_received"))
+    nothing |= {"receive": lambda: None, "object_store": store.store(), "node_config": {}, "trusted_entities": None}
+    assert LOOP._pull_and_store_message(state=state, **nothing) is None
+    question = Message(RecordDict(), dst_node_id=1, message_type="query.describe")
+    question.metadata.__dict__["_message_id"] = question.object_id
+    LOOP._insert_message(Message(RecordDict(), reply_to=question), state, store.store())
+    assert LOOP._pull_and_store_message(state=state, **nothing) is not None
+    sent: list[Message] = []
+
+    def send(message: Message, *_: object) -> tuple[set[str], str]:
+        sent.append(message)
+        return set(), ""
+
+    LOOP._push_messages(state=state, object_store=store.store(), send=send, push_object=lambda *_: None)
+    assert len(sent) == 1
+    assert LOOP._pull_and_store_message(state=state, **nothing) is None
