@@ -85,15 +85,16 @@ def epsilon_of(mechanisms: Iterable[Mechanism], delta: float, accountant: Accoun
         return max(float(prv.get_epsilon(delta)), 0.0)
 
 
-def gaussian_for(epsilon: float, delta: float, accountant: Accountant) -> float:
-    """The smallest noise multiplier at which one Gaussian mechanism alone is (epsilon, delta)-private."""
-    return _least_noise(lambda noise: epsilon_of([Mechanism(noise)], delta, accountant) <= epsilon)
+def noise_for(epsilon: float, delta: float, accountant: Accountant, *, steps: int = 1) -> float:
+    """The smallest noise multiplier at which so many Gaussian mechanisms, and nothing else, are (epsilon,
+    delta)-private. Raises PrivacyError."""
+    check_budget(epsilon, delta)
+    return _least_noise(lambda noise: epsilon_of([Mechanism(noise, steps=steps)], delta, accountant) <= epsilon)
 
 
 def count_mechanism(epsilon: float, delta: float, accountant: Accountant) -> Mechanism:
     """For the counts of patients at admission: needed before anything else is known. Raises PrivacyError."""
-    check_budget(epsilon, delta)
-    return Mechanism(gaussian_for(epsilon, delta, accountant) / math.sqrt(COUNT_SHARE))
+    return Mechanism(noise_for(epsilon, delta, accountant) / math.sqrt(COUNT_SHARE))
 
 
 def calibrate(
@@ -120,7 +121,7 @@ def calibrate(
         raise PrivacyError(f"privacy.delta = {delta:g}: must be at most 1/n, n the site's training patients")
     if batch_size > patients:
         raise PrivacyError(f"batch-size = {batch_size}: larger than the site's number of training patients")
-    alone = gaussian_for(epsilon, delta, accountant)
+    alone = noise_for(epsilon, delta, accountant)
     count = None if public_counts else Mechanism(alone / math.sqrt(COUNT_SHARE))
     statistics, validation = (Mechanism(alone / math.sqrt(share)) for share in (STATISTICS_SHARE, VALIDATION_SHARE))
     others = (*filter(None, (count,)), statistics, validation)

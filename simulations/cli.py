@@ -9,7 +9,7 @@ import typer
 from shared_model.command import command_group, run
 from shared_model.errors import ConfigError
 from shared_model.study import Cohort, Label, Profile, Stays
-from simulations.commands import benchmark, paper, tune
+from simulations.commands import benchmark, paper, privacy, tune
 from simulations.options import (
     DATA,
     TRAINING,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 app = command_group(needs_command=False)
 app.command()(benchmark)
 app.command()(paper)
+app.command()(privacy)
 app.command()(tune)
 Dialect = Literal["german", "omop"]
 

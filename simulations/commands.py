@@ -174,3 +174,62 @@ def paper(
     screen.compare([ComparisonRow.of(run.name, run.heldout) for run in found.runs])
     for told in (sentence(found.leaks[-1]), IMPOSSIBLE, f"written: {out / PAGE}"):
         screen.console.print(told, markup=False, highlight=False)
+
+
+def privacy(
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The PhysioNet 2012 folder; synthetic hospitals unless given.", rich_help_panel=DATA),
+    ] = None,
+    synthetic: SyntheticOption = None,
+    encoder: EncoderOption = "minilm",
+    heldout: HeldoutOption = 0.2,
+    epsilon: Annotated[
+        list[float] | None,
+        typer.Option(help="Of each patient, for the whole run; repeatable; 1, 3 and 8.", rich_help_panel=TRAINING),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Run seeds 1 to this one.", rich_help_panel=TRAINING)] = 1,
+    settings: SettingsOption = None,
+    out: OutOption = Path("runs/privacy"),
+    replace: ReplaceOption = False,
+) -> None:
+    """What privacy costs: AUROC against epsilon, with differential privacy for patients, beside the same without.
+
+    Writes privacy.json and privacy.md into the run folder. After Ctrl-C the same command goes on. Settings are of the
+    private runs.
+
+    \b
+      consilium-simulate privacy
+      consilium-simulate privacy --data ~/physionet-2012 --seeds 3 --out runs/privacy-physionet
+    """
+    from server.results import ComparisonRow
+    from shared_model.config import RunConfig
+    from shared_model.errors import ConfigError
+    from simulations.benchmark import COMMON, physionet
+    from simulations.experiment import Scenario
+    from simulations.screen import Screen
+    from simulations.utility import EPSILONS, PAGE, run_utility
+    from simulations.utility_results import name_of
+
+    if data is not None and synthetic is not None:
+        raise ConfigError("--data and --synthetic: give one of them")
+
+    def scenario(out: Path) -> Scenario:
+        if data is not None:
+            return physionet(data, out, heldout, COMMON)
+        source = source_of(None, synthetic, seed=1)
+        return Scenario(source=source, encoder=encoder, heldout_fraction=heldout, config=RunConfig())
+
+    with Screen() as screen:
+        curve = run_utility(
+            scenario,
+            out,
+            screen,
+            epsilons=epsilon or EPSILONS,
+            seeds=seeds,
+            overrides=overrides_of(settings, None),
+            replace=replace,
+        )
+    screen.console.print(f"written: {out / PAGE}", markup=False, highlight=False)
+    screen.compare([ComparisonRow(model=name_of(p.epsilon), auroc=p.auroc, auprc=p.auprc) for p in curve.points])
