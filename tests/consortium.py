@@ -1,6 +1,7 @@
 """A consortium on loopback as its people would set it up: a centre and hospitals, by their commands alone."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -9,9 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
-from builders import patients, write_store
+from builders import MemoryGrid, patients, write_store
+from federation import answers_of
 from safetensors.torch import load_file
 
+from server.app import federate
+from server.progress import Progress
+from shared_model.config import RunConfig, Scalar
 from shared_model.flower import flower_environment, free_port
 from shared_model.messages import Weights
 from shared_model.study import Study
@@ -175,3 +180,16 @@ class Consortium:
             if "registered" not in said:
                 return ""
         return said
+
+
+def undisturbed(consortium: Consortium, place: Path, **settings: Scalar) -> Weights:
+    """What a run with these settings ends with when nothing happens to it: the same ClientApp and ServerApp over copies
+    of the same stores, in this process."""
+    told = SMALL | settings | {"name": "whole", "output": str(place / "run")}
+    config = RunConfig.from_flat(RunConfig().to_flat() | told)
+    nodes = {}
+    for number, (site, path) in enumerate(consortium.sites.items(), start=1):
+        shutil.copytree(path.parent, place / site)
+        nodes[number] = answers_of(place / site / path.name, number, config)
+    federate(MemoryGrid(nodes), config, Progress(place / "run"))
+    return load_file(place / "run" / "model" / "model.safetensors")

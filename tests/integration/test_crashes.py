@@ -2,7 +2,6 @@
 nothing happened to."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from uuid import uuid4
@@ -10,14 +9,8 @@ from uuid import uuid4
 import psutil
 import pytest
 import torch
-from builders import MemoryGrid
-from consortium import SMALL, Consortium
-from federation import answers_of
-from safetensors.torch import load_file
+from consortium import Consortium, undisturbed
 
-from server.app import federate
-from server.progress import Progress
-from shared_model.config import RunConfig
 from shared_model.messages import Weights
 from simulations.runner import ended_afterwards, marked
 
@@ -39,15 +32,8 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]
 
 @pytest.fixture(scope="module")
 def expected(consortium: Consortium, tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    """Of a run that nothing happens to, in this process: the same ClientApp and ServerApp over the same stores."""
-    place = tmp_path_factory.mktemp("whole")
-    config = RunConfig.from_flat(RunConfig().to_flat() | SMALL | RUN | {"name": "whole", "output": str(place / "run")})
-    nodes = {}
-    for number, (site, path) in enumerate(consortium.sites.items(), start=1):
-        shutil.copytree(path.parent, place / site)
-        nodes[number] = answers_of(place / site / path.name, number, config)
-    federate(MemoryGrid(nodes), config, Progress(place / "run"))
-    return load_file(place / "run" / "model" / "model.safetensors")
+    """Of a run that nothing happens to."""
+    return undisturbed(consortium, tmp_path_factory.mktemp("whole"), **RUN)
 
 
 def _same(one: Weights, other: Weights) -> bool:

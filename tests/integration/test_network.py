@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 import torch
-from consortium import Consortium
+from consortium import Consortium, undisturbed
 from link import Link
 
 from server.progress import Event, events
@@ -48,10 +48,9 @@ def consortium(tmp_path_factory: pytest.TempPathFactory, links: dict[str, Link])
 
 
 @pytest.fixture(scope="module")
-def expected(consortium: Consortium) -> Weights:
+def expected(consortium: Consortium, tmp_path_factory: pytest.TempPathFactory) -> Weights:
     """Of a run that nothing happens to."""
-    consortium.train("whole", **RUN)
-    return consortium.weights("whole")
+    return undisturbed(consortium, tmp_path_factory.mktemp("whole"), **RUN)
 
 
 @pytest.fixture(autouse=True)
