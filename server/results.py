@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared_model.atomic import write_text
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SMALLEST_SUBGROUP = 10  # patients; the estimates of fewer say nothing
 
 
@@ -104,8 +104,12 @@ class SiteValidation(_Document):
 
 class FederatedValidation(Performance):
     """One model on the validation patients of all sites, from merged score histograms: every score is the middle of
-    its bin. Round and threshold were chosen on the same patients, which flatters a little."""
+    its bin. Round and threshold were chosen on the same patients, which flatters a little. With ``noise`` the histograms
+    carried noise for privacy, the bins are ten, and no site is told by itself; the intervals span the noise, too."""
 
+    noise: float | None = Field(
+        default=None, description="standard deviation of the noise in each merged count, in patients; null without any"
+    )
     sites: list[SiteValidation] = Field(default_factory=list)
 
 
@@ -167,6 +171,7 @@ class SiteSummary(_Document):
         default=None, description="training patients; null when below the site's smallest cell"
     )
     deaths: int | None = Field(default=None, description="null when the site's smallest cell suppressed it")
+    counts: Literal["exact", "noised"] = Field(default="exact", description="whether privacy noise is in both counts")
     device: str = ""
 
 
@@ -185,6 +190,39 @@ class RoundSummary(_Document):
     failed: dict[str, str] = Field(default_factory=dict, description="site -> why its reply is missing")
     bytes_down: int = Field(description="bytes of model and plan sent to one site")
     bytes_up: int = Field(description="bytes that all sites sent back")
+
+
+class PrivacyRelease(_Document):
+    """One kind of answer: the mechanism that made it private, and what it would cost by itself."""
+
+    what: str = Field(description="counts, statistics, training, validation; or update")
+    mechanism: Literal["Gaussian", "Poisson-subsampled Gaussian"]
+    noise_multiplier: float = Field(description="standard deviation of the noise over the sensitivity (L2)")
+    sample_rate: float = Field(default=1.0, description="each unit's chance to be in a step")
+    steps: int = 1
+    epsilon: float | None = Field(description="of this alone, at the document's delta")
+
+
+class PrivacyAccount(_Document):
+    """What was released about the units of one holder, and the epsilon of all of it together: by composition, which is
+    less than the sum."""
+
+    holder: str = Field(description="the site's name; 'each site' where sites are the unit")
+    releases: list[PrivacyRelease]
+    epsilon: float | None
+
+
+class PrivacySummary(_Document):
+    """What differential privacy guarantees in this run, as the server reckons it from the run-config, the counts that
+    it was told, and the rounds that ran. For unit 'patient' a site's own ledger is authoritative; 'site': the noise is
+    the server's."""
+
+    unit: Literal["patient", "site"]
+    epsilon: float = Field(description="the most that the run may spend")
+    delta: float
+    accountant: Literal["rdp", "prv"]
+    clip: float = Field(description="L2 norm to which a patient's gradient, or a site's update, is clipped")
+    accounts: list[PrivacyAccount]
 
 
 class FlowStep(_Document):
@@ -265,6 +303,7 @@ class RunResults(_Document):
     leave_one_out: list[LeftOutSite] = Field(default_factory=list)
     features: list[FeatureSummary] = Field(default_factory=list)
     tuning: Tuning | None = None
+    privacy: PrivacySummary | None = None
     comparison: list[ComparisonRow] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list, description="degradations and alarms, each one sentence")
     timing: Timing = Field(default_factory=Timing)
