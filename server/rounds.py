@@ -143,7 +143,8 @@ def run_rounds(
     were no better; from ``start``, if given. ``on_round`` sees the state after each.
 
     Round r's replies carry the validation of the model that entered it, so the kept model is known one round late and
-    the last one is validated by a message of its own. In a private run they carry none, and the last one is kept. Raises FederationError when a round has too few usable replies.
+    the last one is validated by a message of its own. In a private run they carry none, and the last one is
+    kept. Raises FederationError when a round has too few usable replies.
     """
     rounds = Rounds(
         grid=grid,

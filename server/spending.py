@@ -8,7 +8,8 @@ hold is authoritative.
 import logging
 from collections.abc import Sequence
 
-from server.results import PrivacyAccount, PrivacyRelease, PrivacySummary, SiteSummary
+from server.results import SiteSummary
+from server.results_privacy import PrivacyAccount, PrivacyRelease, PrivacySummary
 from shared_model.budget import plan_of
 from shared_model.config import RunConfig
 from shared_model.errors import PrivacyError

@@ -80,9 +80,9 @@ def feature_summaries(plan: PreprocessingPlan, config: RunConfig) -> list[Featur
         "static": plan.static_features,
         "series": plan.series_features,
     }
-    wanted = FeatureSummary.model_fields.keys()
+    wanted = set(FeatureSummary.model_fields)
     if config.privacy_unit == "patient" and not config.select_features:
-        wanted = wanted - {"mutual_information", "correlation"}
+        wanted -= {"mutual_information", "correlation"}
     return [
         FeatureSummary(kind=kind, kept=feature.kept, **{k: v for k, v in asdict(feature).items() if k in wanted})
         for kind, features in kinds.items()
