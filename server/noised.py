@@ -42,8 +42,8 @@ def settled_validation(
     """The merged validation of the sites that answered, whose cards these are.
 
     Signed counts are added first, and made counts of patients once. How many patients there are follows from what the
-    sites told of their training patients, since both are shares of one stratified split; where one withholds it, from
-    the histograms themselves. The loss is that of the bins' middles.
+    sites told of their training patients, since chance splits both from the same; where one withholds it, from the
+    histograms themselves. The loss is that of the bins' middles.
     """
     merged = merge_validations([reply.validation for reply in replies])
     survivals, deaths = _behind(cards, config.validation_fraction)

@@ -158,7 +158,7 @@ one place, and by one unit alone. All on the whole held-out set.</p>
 rows.</p>
 {% endif %}
 </section>
-{% if unit_forest.lines or not site_forest.lines %}
+{% if unit_forest.lines or not (site_forest.lines or (run.validation and run.validation.noise)) %}
 <section class="keep">
 <h2>By unit</h2>
 {% if unit_forest.lines %}
