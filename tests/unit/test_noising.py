@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from math import sqrt
 from pathlib import Path
 from random import Random
@@ -9,15 +10,16 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from builders import over_the_wire, patients, tiny_config, tiny_plan, validation, write_store
-from federation import small_config, small_federation
+from builders import over_the_wire, patients, tiny_config, tiny_plan, validation, write_site, write_store
+from federation import WINDOWS, small_config, small_federation
 
 from client import app, task
 from client.account import Account
 from client.noising import Drawn, counted, one_stay_a_patient, private_statistics, private_validation
 from client.noising import statistics_sensitivity as sensitivity
 from client.policy import KINDS, ReleasePolicy
-from client.release import passable
+from client.release import occasion_of, passable
+from client.site import load_site
 from client.task import Asked
 from server.app import federate
 from server.evaluation import evaluate_validation
@@ -27,13 +29,14 @@ from server.results import RoundSummary
 from server.statistics import feature_summaries
 from server.training import Training
 from shared_model.batch import PatientData, open_private_split
-from shared_model.budget import plan_of
+from shared_model.budget import plan_of, steps_a_round
 from shared_model.config import RunConfig
 from shared_model.distribution import BINS, Distribution, Floats, Outcomes, ValueGrid, static_grids
 from shared_model.errors import ContractError, ReleaseRefused
 from shared_model.fitting import plan_from
 from shared_model.mergeable import Validation
 from shared_model.messages import (
+    Content,
     EvaluateReply,
     RoundOrder,
     SiteCard,
@@ -45,7 +48,7 @@ from shared_model.messages import (
 from shared_model.model import build_model
 from shared_model.noised import coarse, coarse_edge, coarse_scores, on_simplex, placed, settled, settled_scores
 from shared_model.plan import PreprocessingPlan
-from shared_model.privacy import epsilon_of
+from shared_model.privacy import PrivacyPlan
 from shared_model.study import EARLY
 from shared_model.trial import Trial
 
@@ -57,8 +60,14 @@ def _private(**changes: object) -> RunConfig:
     return tiny_config(**({"privacy_unit": "patient", "privacy_accountant": "rdp", "privacy_epsilon": 8.0} | changes))
 
 
+@cache
+def _plan(epsilon: float) -> PrivacyPlan:
+    """A Gaussian mechanism's noise does not depend on how many patients a site has."""
+    return plan_of(_private(privacy_epsilon=epsilon), 200, public_counts=True)
+
+
 def _account(config: RunConfig, count: int = 200, deaths: int = 60) -> Account:
-    return Account(plan=plan_of(config, count, public_counts=True), patients=count, deaths=deaths)
+    return Account(plan=_plan(config.privacy_epsilon), patients=count, deaths=deaths)
 
 
 def _several_stays(count: int = 24) -> PatientData:
@@ -145,7 +154,7 @@ def test_any_one_patient_changes_one_count_of_a_validation() -> None:
 
 def test_one_patient_less_leaves_every_other_where_it_was(tmp_path: Path) -> None:
     """In a stratified split, one more would push another across: two patients would change."""
-    data = patients(300, windows=1)
+    data = patients(300)
     without = data.subset(torch.arange(1, 300))
     both = [open_private_split(write_store(tmp_path / str(n), d), 0.2, seed=3) for n, d in enumerate((data, without))]
     for whole, fewer in zip(*both, strict=True):
@@ -357,29 +366,26 @@ def test_a_private_federation_ends_with_one_noised_validation_and_tells_what_it_
     assert found.validation is not None and found.validation.noise is not None and not found.validation.sites
     assert found.privacy is not None and [a.holder for a in found.privacy.accounts] == ["Site 1", "Site 2"]
     for account, site in zip(found.privacy.accounts, found.sites, strict=True):
-        plan = plan_of(config, site.patients or 0, public_counts=True)
-        assert account.epsilon == pytest.approx(epsilon_of(plan.mechanisms, config.privacy_delta, "rdp"))
+        assert [release.what for release in account.releases] == ["statistics", "training", "validation"]
+        training = account.releases[1]
+        assert site.patients is not None and training.sample_rate == pytest.approx(config.batch_size / site.patients)
+        assert training.steps == config.rounds * steps_a_round(config, site.patients)
         assert 0.97 * 8 < (account.epsilon or 0) <= 8
     assert all(f.mutual_information is None for f in found.features)
     kinds = [message.metadata.message_type for message in grid.sent]
     assert kinds.count("evaluate") == len(sizes)
 
 
-def _asked(tmp_path: Path, content: object) -> Asked:
+def _asked(tmp_path: Path, content: Content) -> Asked:
     config = small_config(privacy_unit="patient")
-    store = write_store(tmp_path / "store", patients(200, windows=3), study=config.study)
-    site = app.resolve_site  # resolved below; the site is a plain YAML
-    from builders import write_site
-    from flwr.app import Context, RecordDict
-
-    context = Context(1, 1, {"site-config": str(write_site(tmp_path, "store"))}, RecordDict(), config.to_flat())
-    assert store.exists()
-    return Asked(
-        content=content, site=site(context), config=config, run_id=1, occasion=None, account=_account(_private())
-    )  # type: ignore[arg-type]
+    write_store(tmp_path / "store", patients(200, windows=WINDOWS), study=config.study)
+    site = load_site(write_site(tmp_path, "store"))
+    occasion = occasion_of("evaluate", content, config.to_flat(), 1)
+    account = _account(_private())
+    return Asked(content=content, site=site, config=config, run_id=1, occasion=occasion, account=account)
 
 
-ASKED: dict[str, tuple[Callable[[Asked], object], Callable[[], object], str]] = {
+ASKED: dict[str, tuple[Callable[[Asked], object], Callable[[], Content], str]] = {
     "statistics of a fold": (task.statistics, lambda: trial_content(Trial(fold=1, folds=3)), "one trial"),
     "a model of another trial": (
         task.evaluate, lambda: _order(trial=Trial(name="without A")), "one trial",
@@ -388,9 +394,8 @@ ASKED: dict[str, tuple[Callable[[Asked], object], Callable[[], object], str]] = 
 }  # fmt: skip
 
 
-def _order(**changes: object) -> object:
+def _order(**changes: object) -> Content:
     plan, config = tiny_plan(), small_config()
-    plan = replace(plan, contract="c")
     order = replace(RoundOrder(round=1, learning_rate=0.1, plan=plan), **changes)
     return weights_content(dict(build_model(config.model_for(plan), seed=1).state_dict()), order)
 
