@@ -19,9 +19,9 @@ _VALIDATION = ("negatives", "positives", "loss-sum")
 _VALIDATED = ("num-examples", *(f"validation-{part}" for part in _VALIDATION))
 # Kind -> record -> its keys; None: a record of arrays, which are those of the model that came in.
 REPLIES: dict[Kind, dict[str, frozenset[str] | None]] = {
-    "describe": {"card": frozenset(("site", "contract", "encoder", "device", "stays", "patients", "deaths"))},
+    "describe": {"card": frozenset(("site", "contract", "encoder", "device", "stays", "patients", "deaths", "counts"))},
     "statistics": {
-        "metrics": frozenset(("measured", "bins", "patients", "deaths")),
+        "metrics": frozenset(("measured", "bins", "patients", "deaths", "noise")),
         "sums": frozenset(("sums",)),
     },
     "train": {
@@ -29,7 +29,7 @@ REPLIES: dict[Kind, dict[str, frozenset[str] | None]] = {
         "metrics": frozenset(("round", "train-loss", "seconds", *_VALIDATED)),
         "control": None,
     },
-    "evaluate": {"metrics": frozenset((*_VALIDATED, *(f"personal-{part}" for part in _VALIDATION)))},
+    "evaluate": {"metrics": frozenset((*_VALIDATED, "validation-noise", *(f"personal-{p}" for p in _VALIDATION)))},
 }
 KEYS = sorted({key for held in REPLIES.values() for record, keys in held.items() for key in keys or (record,)})
 

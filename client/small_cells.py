@@ -3,6 +3,9 @@
 Below the site's smallest cell a count of patients is withheld, a feature that fewer patients have is left out (as if
 never measured), bins are put together until each has enough patients behind it, and a site whose training patients are
 themselves fewer does not take part.
+
+Counts with noise (client/noising.py) are left as they are: the noise is what protects, and leaving some out by what
+they say would spoil their sum over the sites. The site must still be large enough, by the count that it tells.
 """
 
 import math
@@ -33,6 +36,9 @@ def suppressed(reply: Reply, policy: ReleasePolicy) -> Reply:
             finite(reply.train_loss or 0.0, reply.seconds or 0.0)
             return replace(reply, validation=_validation(reply.validation, policy))
         case EvaluateReply():
+            if reply.noise is not None:
+                finite(reply.noise, reply.validation.loss_sum)
+                return reply
             personal = None if reply.personal is None else _validation(reply.personal, policy)
             return replace(reply, validation=_validation(reply.validation, policy), personal=personal)
     assert_never(reply)
@@ -64,6 +70,9 @@ def _count(part: int | None, whole: int, policy: ReleasePolicy) -> int | None:
 def _statistics(statistics: Statistics, policy: ReleasePolicy) -> Statistics:
     _enough(statistics.patients, policy)
     cell, told = policy.smallest_cell, _count(statistics.deaths, statistics.patients, policy)
+    if statistics.noise is not None:
+        finite(statistics.noise)
+        return replace(statistics, deaths=told)
     return replace(
         statistics,
         static=tuple(_outcomes(held, cell, statistics.static_rows) for held in statistics.static),

@@ -4,7 +4,7 @@
 functions: in a deployment every message starts a fresh process.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from shared_model.messages import (
     read_trial,
     read_weights,
 )
-from shared_model.trial import Trial
+from shared_model.trial import THE_RUN, Trial
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,10 @@ def statistics(asked: Asked) -> Statistics:
     from client.statistics import local_statistics
 
     training, _ = open_trial(asked, read_trial(asked.content))
+    if asked.account is not None:
+        from client.noising import private_statistics
+
+        return private_statistics(training, asked.config, asked.account)
     return local_statistics(training, asked.config)
 
 
@@ -84,6 +88,8 @@ def train(asked: Asked) -> TrainReply:
 def evaluate(asked: Asked) -> EvaluateReply:
     """Validate the incoming model and, if the order says so, one that is fine-tuned to the site and stays there."""
     task = _Task.of(asked)
+    if asked.account is not None:
+        return _evaluate_privately(task, asked.account)
     found = task.validate()
     if not task.order.personal:
         return EvaluateReply(validation=found)
@@ -92,8 +98,20 @@ def evaluate(asked: Asked) -> EvaluateReply:
     return EvaluateReply(validation=found, personal=task.validate())
 
 
+def _evaluate_privately(task: "_Task", account: Account) -> EvaluateReply:
+    """The noised validation of one stay a patient. Raises ContractError where more than that is asked for."""
+    from client.noising import one_stay_a_patient, private_validation
+
+    if task.order.personal:
+        raise ContractError("personal: a private run has no part of its budget for a personalised model")
+    return private_validation(replace(task, held=one_stay_a_patient(task.held)).validate(), account)
+
+
 def open_trial(asked: Asked, trial: Trial) -> tuple["PatientData", "PatientData"]:
-    """Training and validation stays of the site; the same in every message of a trial."""
+    """Training and validation stays of the site; the same in every message of a trial. Raises ContractError for any
+    trial but the run itself in a private run: its budget is for one model."""
+    if asked.account is not None and trial != THE_RUN:
+        raise ContractError("trial: a private run is one trial, the run itself")
     from shared_model.batch import check_text_width
     from shared_model.contract import contract_digest
     from shared_model.manifest import check_contract

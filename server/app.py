@@ -16,6 +16,7 @@ from server.released import save_model
 from server.report import write_report
 from server.results import CheckCount, DataSummary, FlowStep, RunResults, SiteSummary, Tuning, read_results
 from server.rounds import Rounds, personalise, run_rounds
+from server.spending import privacy_summary
 from server.statistics import feature_summaries, federated_plan, poorly_covered
 from server.strategies import build_strategy
 from server.training import Training
@@ -29,6 +30,7 @@ from shared_model.manifest import check_contract, read_manifest
 from shared_model.mergeable import Validation
 from shared_model.messages import Weights
 from shared_model.model import build_model, load_model
+from shared_model.noised import coarse_edge
 from shared_model.plan import PreprocessingPlan
 from shared_model.predict import best_device, predict
 from shared_model.trial import THE_RUN, Trial
@@ -124,7 +126,15 @@ class _Run:
         """Note who takes part; the admission, unchanged."""
         cards = admission.sites.values()
         admitted = [
-            SiteSummary(site=c.site, admitted=True, reason="", patients=c.patients, deaths=c.deaths, device=c.device)
+            SiteSummary(
+                site=c.site,
+                admitted=True,
+                reason="",
+                patients=c.patients,
+                deaths=c.deaths,
+                counts=c.counts,
+                device=c.device,
+            )
             for c in cards
         ]
         refused = [SiteSummary(site=s, admitted=False, reason=why) for s, why in admission.refused.items()]
@@ -148,7 +158,7 @@ class _Run:
 
     def fitted(self, plan: PreprocessingPlan) -> None:
         self.results.plan_digest = plan.digest
-        self.results.features = feature_summaries(plan)
+        self.results.features = feature_summaries(plan, self.config)
 
     def after_round(self, rounds: Rounds) -> None:
         training = rounds.training
@@ -175,7 +185,8 @@ class _Run:
         self._keep(training)
         self.results.best_round = training.best_round
         self.results.parameters = sum(t.numel() for t in training.weights.values())
-        threshold = training.validation.best_threshold
+        threshold, noised = training.validation.best_threshold, training.noised
+        threshold = threshold if noised is None else coarse_edge(threshold)
         save_model(
             self.output / "model",
             training.weights,
@@ -191,6 +202,7 @@ class _Run:
             resamples=self.config.bootstrap,
             seed=self.config.seed,
             personal=personal or None,
+            noised=noised,
         )
         if self.config.heldout:
             self._evaluate(training.weights, plan, threshold)
@@ -205,6 +217,7 @@ class _Run:
     def finish(self) -> RunResults:
         failures = {site for r in self.results.rounds for site in r.failed}
         self.results.warnings += [f"{site} missed at least one round; see the rounds" for site in sorted(failures)]
+        self.results.privacy = privacy_summary(self.config, self.results.sites, len(self.results.rounds))
         self.results.status = "complete"
         self.results.timing.total = time.monotonic() - self.start
         self.results.write(self.output / "results.json")

@@ -7,6 +7,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from server.noised import Noised
 from server.results import (
     SMALLEST_SUBGROUP,
     CalibrationBin,
@@ -22,6 +23,7 @@ from server.results import (
 from shared_model.batch import PatientData
 from shared_model.mergeable import Validation
 from shared_model.metrics import METRICS, Interval, evaluate_counts, evaluate_scores, precision_recall_curve, roc_curve
+from shared_model.noised import score_cells
 
 CURVE_POINTS = 300
 AGE_BANDS = {"under 18": (0, 18), "18-44": (18, 45), "45-64": (45, 65), "65-79": (65, 80), "80+": (80, np.inf)}
@@ -61,15 +63,18 @@ def evaluate_validation(
     resamples: int,
     seed: int,
     personal: Mapping[str, Validation] | None = None,
+    noised: Noised | None = None,
 ) -> FederatedValidation:
     """The same from histograms: of the federation (``merged``), and the AUROC of each site in the order given.
 
-    ``personal`` has the histograms of the models that sites personalised, on the same patients.
+    ``personal`` has the histograms of the models that sites personalised, on the same patients. In a private run
+    ``noised`` is ``merged`` with its noise, which the intervals then span, too.
     """
     settings: _Bootstrap = {"resamples": resamples, "seed": seed}
-    score_C, label_C, count_C = merged.cells
+    score_C, label_C, count_C = merged.cells if noised is None else score_cells(noised.validation)
     scores_N, label_N = np.repeat(score_C, count_C), np.repeat(label_C, count_C)
-    found = evaluate_counts(score_C, label_C, count_C, threshold=threshold, **settings)
+    chance = {} if noised is None else {"redraw": noised.redraw(seed)}
+    found = evaluate_counts(score_C, label_C, count_C, threshold=threshold, **settings, **chance)
     return FederatedValidation(
         patients=merged.count,
         deaths=merged.deaths,
@@ -88,6 +93,7 @@ def evaluate_validation(
             )
             for site, held in sites.items()
         ],
+        noise=None if noised is None else noised.noise,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from server.figures import draw_figures
 from server.report_features import feature_table
 from server.report_page import PAGE
+from server.report_privacy import NAMES, spending_table
 from server.report_rows import left_out_forest, reference_of, scale_for, site_forest, subgroup_forest, unit_forest
 from server.report_style import STYLE
 from server.report_tuning import tuning_table
@@ -46,6 +47,8 @@ def render_report(results: RunResults) -> str:
         comparison_scale=scale_for(row.auroc for row in results.comparison),
         federated=reference_of(results.heldout),
         tuning=tuning_table(results),
+        spending=spending_table(results.privacy),
+        names=NAMES,
         features=feature_table(results.features),
         **{forest.__name__: forest(results) for forest in forests},
     )
@@ -146,6 +149,9 @@ def _run(results: RunResults) -> Iterator[Fact]:
         yield Fact(name="Sites admitted", value=str(len(results.sites) - refused), note=note)
     kept = f"model of round {results.best_round} kept" if results.best_round is not None else ""
     yield Fact(name="Rounds", value=str(len(results.rounds)), note=kept)
+    if results.privacy:
+        limit, delta = digits(results.privacy.epsilon), digits(results.privacy.delta)
+        yield Fact(name=f"Privacy of each {results.privacy.unit}", value=f"ε \u2264 {limit}", note=f"δ = {delta}")
 
 
 def _scores(results: RunResults) -> Iterator[Fact]:

@@ -9,6 +9,7 @@ a site calls itself. The order of the page is the order of this file.
 from server.report_cohort import COHORT
 from server.report_features import FEATURES
 from server.report_groups import GROUPS
+from server.report_privacy import PRIVACY
 from server.report_style import MACROS
 from server.report_tuning import TUNING
 
@@ -79,8 +80,11 @@ _PERFORMANCE = """
 <div class="box">
 <h2>There is no held-out set</h2>
 <p>These figures are on the sites\u2019 own validation patients. Each site sent a histogram of its predicted risks;
-merged, they give every figure exactly for risks rounded to 0.005: each patient counts with the middle of the bar. The
-same patients chose the round and the threshold, so the figures are a little too good.</p></div>
+{% if run.validation.noise %}the merged one has noise of {{ run.validation.noise|number(1) }} patients (SD) in each of
+its bars, for privacy. Negative bars were taken away, which pulls an AUROC towards 0.5; the intervals span the noise,
+too.{% else %}merged, they give every figure exactly for risks rounded to 0.005: each patient counts with the middle of
+the bar.{% endif %} The same patients chose {{ "" if run.validation.noise else "the round and " }}the threshold, so the
+figures are a little too good.</p></div>
 {% endif %}
 <div class="figures">
 {{ figure("roc", "ROC curve", "Every threshold at once: deaths found against survivors flagged. The dot is the
@@ -154,7 +158,7 @@ one place, and by one unit alone. All on the whole held-out set.</p>
 rows.</p>
 {% endif %}
 </section>
-{% if unit_forest.lines or not site_forest.lines %}
+{% if unit_forest.lines or not (site_forest.lines or (run.validation and run.validation.noise)) %}
 <section class="keep">
 <h2>By unit</h2>
 {% if unit_forest.lines %}
@@ -191,7 +195,8 @@ _PEOPLE = """
 </tbody>
 </table>
 </div>
-<p class="hint">A site suppresses a count below its smallest cell, and the server never learns it.</p>
+<p class="hint">A site suppresses a count below its smallest cell, and the server never learns it.
+{% if run.sites|selectattr("counts", "equalto", "noised")|list %}Counts carry noise, for privacy.{% endif %}</p>
 {% else %}
 <p class="missing">No site has asked for admission.</p>
 {% endif %}
@@ -273,5 +278,5 @@ no script.</footer>
 </html>
 """
 
-_SECTIONS = (_HEAD, _PERFORMANCE, _COMPARISON, GROUPS, TUNING, FEATURES, _PEOPLE, COHORT, _RECORD)
+_SECTIONS = (_HEAD, _PERFORMANCE, _COMPARISON, GROUPS, TUNING, FEATURES, _PEOPLE, PRIVACY, COHORT, _RECORD)
 PAGE = MACROS.strip() + "\n" + "".join(_SECTIONS)

@@ -11,19 +11,16 @@ those are on the sites' validation patients, from score histograms, and so exact
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from server.results_privacy import Document, PrivacySummary
 from shared_model.atomic import write_text
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SMALLEST_SUBGROUP = 10  # patients; the estimates of fewer say nothing
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Estimate(_Document):
+class Estimate(Document):
     """A metric with its 95 % bootstrap interval over patients; all three are null where it is not defined."""
 
     value: float | None
@@ -31,14 +28,14 @@ class Estimate(_Document):
     high: float | None = None
 
 
-class Curve(_Document):
+class Curve(Document):
     """Points of a drawn curve; ``x`` and ``y`` have the same length."""
 
     x: list[float]
     y: list[float]
 
 
-class CalibrationBin(_Document):
+class CalibrationBin(Document):
     """Patients of one tenth of predicted risk: mean predicted and observed risk, and how many they are."""
 
     predicted: float
@@ -46,7 +43,7 @@ class CalibrationBin(_Document):
     count: int
 
 
-class UnitEvaluation(_Document):
+class UnitEvaluation(Document):
     """One model on the held-out patients of one unit."""
 
     unit: str
@@ -55,7 +52,7 @@ class UnitEvaluation(_Document):
     auroc: Estimate
 
 
-class SubgroupEvaluation(_Document):
+class SubgroupEvaluation(Document):
     """One model on the held-out patients of one sex or age band, at the threshold of the whole. The estimates of fewer
     than ``SMALLEST_SUBGROUP`` patients are null."""
 
@@ -68,7 +65,7 @@ class SubgroupEvaluation(_Document):
     specificity: Estimate
 
 
-class Performance(_Document):
+class Performance(Document):
     """One model on one set of patients.
 
     ``metrics`` has auroc, auprc, brier, log_loss, calibration_intercept and calibration_slope (0 and 1 when risks are
@@ -92,7 +89,7 @@ class Evaluation(Performance):
     subgroups: list[SubgroupEvaluation] = Field(default_factory=list)
 
 
-class SiteValidation(_Document):
+class SiteValidation(Document):
     """The federation's model on the validation patients of one site; no patients where the site withheld them all."""
 
     site: str
@@ -104,12 +101,16 @@ class SiteValidation(_Document):
 
 class FederatedValidation(Performance):
     """One model on the validation patients of all sites, from merged score histograms: every score is the middle of
-    its bin. Round and threshold were chosen on the same patients, which flatters a little."""
+    its bin. Round and threshold were chosen on the same patients, which flatters a little. With ``noise`` the
+    histograms carried it for privacy: the bins are ten, no site is told by itself, and intervals span it, too."""
 
+    noise: float | None = Field(
+        default=None, description="standard deviation of the noise in each merged count, in patients; null without any"
+    )
     sites: list[SiteValidation] = Field(default_factory=list)
 
 
-class LeftOutSite(_Document):
+class LeftOutSite(Document):
     """Whether the model carries over to a hospital it has never seen. ``patients`` and ``deaths`` are all of the
     site's, training and validation alike: the model without it has seen none of them."""
 
@@ -122,7 +123,7 @@ class LeftOutSite(_Document):
     )
 
 
-class FeatureSummary(_Document):
+class FeatureSummary(Document):
     """One feature before the model: what it tells of death, and how the plan treats it."""
 
     name: str
@@ -137,7 +138,7 @@ class FeatureSummary(_Document):
     normal: bool = Field(description="near enough to a normal distribution")
 
 
-class Trial(_Document):
+class Trial(Document):
     """One setting of the tuned parameters, cross-validated."""
 
     settings: dict[str, str | int | float | bool]
@@ -148,7 +149,7 @@ class Trial(_Document):
     status: str = "complete"
 
 
-class Tuning(_Document):
+class Tuning(Document):
     """A search over settings, by cross-validation inside the training patients."""
 
     folds: int
@@ -157,7 +158,7 @@ class Tuning(_Document):
     best: int = Field(description="index into trials")
 
 
-class SiteSummary(_Document):
+class SiteSummary(Document):
     """One site as the server saw it at admission."""
 
     site: str
@@ -167,10 +168,11 @@ class SiteSummary(_Document):
         default=None, description="training patients; null when below the site's smallest cell"
     )
     deaths: int | None = Field(default=None, description="null when the site's smallest cell suppressed it")
+    counts: Literal["exact", "noised"] = Field(default="exact", description="whether privacy noise is in both counts")
     device: str = ""
 
 
-class RoundSummary(_Document):
+class RoundSummary(Document):
     """One round. The validation figures are those of the model that came out of it, on the sites' validation patients;
     they are null in a partial document's last round, since they ride in the next round's replies."""
 
@@ -187,7 +189,7 @@ class RoundSummary(_Document):
     bytes_up: int = Field(description="bytes that all sites sent back")
 
 
-class FlowStep(_Document):
+class FlowStep(Document):
     """One step of the cohort's flow chart: what remained after it."""
 
     step: str
@@ -195,7 +197,7 @@ class FlowStep(_Document):
     stays: int
 
 
-class CheckCount(_Document):
+class CheckCount(Document):
     """Rows of one table that met a rule of the preparation: dropped, converted, or kept and told."""
 
     table: str
@@ -204,7 +206,7 @@ class CheckCount(_Document):
     rows: int
 
 
-class DataSummary(_Document):
+class DataSummary(Document):
     """Where the patients came from. ``oracle_auroc`` is known for synthetic patients only: the AUROC of their true risk
     on the same held-out patients, which no model can be expected to beat."""
 
@@ -219,7 +221,7 @@ class DataSummary(_Document):
     oracle_auroc: float | None = None
 
 
-class ComparisonRow(_Document):
+class ComparisonRow(Document):
     """One line of the table federated / pooled / local-only, with the same model code and budget."""
 
     model: str = Field(description="'federated', 'pooled' or 'local-only: UNIT'")
@@ -233,7 +235,7 @@ class ComparisonRow(_Document):
         return cls(model=model, auroc=found.metrics["auroc"], auprc=found.metrics["auprc"])
 
 
-class Timing(_Document):
+class Timing(Document):
     """Seconds. Differs between runs; nothing else in the document does."""
 
     total: float | None = None
@@ -245,7 +247,7 @@ class Timing(_Document):
     )
 
 
-class RunResults(_Document):
+class RunResults(Document):
     """The whole document."""
 
     schema_version: int = SCHEMA_VERSION
@@ -265,6 +267,7 @@ class RunResults(_Document):
     leave_one_out: list[LeftOutSite] = Field(default_factory=list)
     features: list[FeatureSummary] = Field(default_factory=list)
     tuning: Tuning | None = None
+    privacy: PrivacySummary | None = None
     comparison: list[ComparisonRow] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list, description="degradations and alarms, each one sentence")
     timing: Timing = Field(default_factory=Timing)

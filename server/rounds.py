@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import Strategy
 
 from server.admission import Admission, SiteGrid, ask, sort_replies
 from server.checkpoint import Checkpoint
+from server.noised import Noised, settled_validation
 from server.results import RoundSummary
 from server.strategies import expect_hostile
 from server.strategies.guarded import Guard
@@ -89,8 +90,17 @@ class Rounds:
         """Validate what came out of the last round."""
         number = len(self.training.rounds)
         found = validate_at(self.grid, self.admission, self.weights, self.order(number), self.config)
-        self.training.validated(number, self.weights, {site: reply.validation for site, reply in found.items()})
+        if self.config.privacy_unit == "patient":
+            self.training.validated(number, self.weights, {}, self._noised(found))
+        else:
+            self.training.validated(number, self.weights, {site: reply.validation for site, reply in found.items()})
         return self.training
+
+    def _noised(self, found: dict[str, EvaluateReply]) -> Noised:
+        """What the sites that answered told; a reply without noise is none of a private run."""
+        told = {site: reply for site, reply in found.items() if reply.noise is not None}
+        cards = [card for card in self.admission.sites.values() if card.site in told]
+        return settled_validation(list(told.values()), cards, self.config, self.plan.prevalence)
 
     def _exchange(self, order: RoundOrder) -> tuple[Weights, dict[str, Validation]]:
         """The aggregated weights, and the validation of the incoming ones by site."""
@@ -133,7 +143,8 @@ def run_rounds(
     were no better; from ``start``, if given. ``on_round`` sees the state after each.
 
     Round r's replies carry the validation of the model that entered it, so the kept model is known one round late and
-    the last one is validated by a message of its own. Raises FederationError when a round has too few usable replies.
+    the last one is validated by a message of its own. In a private run they carry none, and the last one is
+    kept. Raises FederationError when a round has too few usable replies.
     """
     rounds = Rounds(
         grid=grid,

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Literal
 
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from server.admission import Admission, ask
@@ -37,7 +38,7 @@ def ask_statistics(
     sites: dict[str, Statistics] = {}
     for node in sorted(contents, key=admission.name_of):
         try:
-            sites[admission.name_of(node)] = Statistics.read(contents[node], config.study)
+            sites[admission.name_of(node)] = _read(contents[node], config)
         except ContractError as error:
             failed[node] = misfit(error)
     reasons = {admission.name_of(node): str(why) for node, why in failed.items()}
@@ -47,13 +48,24 @@ def ask_statistics(
     return sites, reasons
 
 
+def _read(content: RecordDict, config: RunConfig) -> Statistics:
+    """Raises ContractError also for what carries no noise in a private run, or carries it in another."""
+    found = Statistics.read(content, config.study)
+    if (found.noise is not None) != (config.privacy_unit == "patient"):
+        raise ContractError("statistics: noised in a run that is not private for patients, or the other way round")
+    return found
+
+
 def poorly_covered(plan: PreprocessingPlan, sites: dict[str, Statistics], least: float) -> dict[str, str]:
     """Sites that have measured less than a share ``least`` of the plan's features in any of their training patients,
     and how much they have: such a site would train on filled-in values. What a site withholds counts as not measured.
+    With noise nothing is said of a single site: its counts are too unsure.
     """
     kept = [feature.kept for feature in (*plan.static_features, *plan.series_features)]
     reasons = {}
     for site, held in sites.items():
+        if held.noise is not None:
+            continue
         measured = [bool(outcomes.whole.patients) for outcomes in (*held.static, *held.series)]
         covered = sum(have for have, wanted in zip(measured, kept, strict=True) if wanted)
         if covered < least * sum(kept):
@@ -62,13 +74,15 @@ def poorly_covered(plan: PreprocessingPlan, sites: dict[str, Statistics], least:
     return reasons
 
 
-def feature_summaries(plan: PreprocessingPlan) -> list[FeatureSummary]:
-    """What the report says of each feature."""
+def feature_summaries(plan: PreprocessingPlan, config: RunConfig) -> list[FeatureSummary]:
+    """What the report says of each feature. A private run that does not select by outcome has not asked for it."""
     kinds: dict[Literal["static", "series"], tuple[FeaturePlan, ...]] = {
         "static": plan.static_features,
         "series": plan.series_features,
     }
-    wanted = FeatureSummary.model_fields.keys()
+    wanted = set(FeatureSummary.model_fields)
+    if config.privacy_unit == "patient" and not config.select_features:
+        wanted -= {"mutual_information", "correlation"}
     return [
         FeatureSummary(kind=kind, kept=feature.kept, **{k: v for k, v in asdict(feature).items() if k in wanted})
         for kind, features in kinds.items()

@@ -136,6 +136,16 @@ def open_split(store: Path, fraction: float, *, seed: int) -> tuple[PatientData,
     return data.subset(training_N), data.subset(validation_N)
 
 
+def open_private_split(store: Path, fraction: float, *, seed: int) -> tuple[PatientData, PatientData]:
+    """The same for a private run, where a patient's place must follow from that patient alone: in ranked strata, one
+    patient more moves another from one group to the other, and two would change what the noise must hide of one."""
+    data = open_store(store)
+    patients = np.unique(data.patient_N.numpy())
+    chosen = [p for p in patients.tolist() if _place(f"private-validation:{seed}", p) < fraction]
+    training_N, validation_N = _inside(data, np.array(chosen, dtype=np.int64))
+    return data.subset(training_N), data.subset(validation_N)
+
+
 def open_fold(store: Path, fold: int, folds: int, *, seed: int) -> tuple[PatientData, PatientData]:
     """Training and validation stays of one of ``folds`` folds over all patients of a store."""
     data = open_store(store)
@@ -161,6 +171,11 @@ def split_patients(data: PatientData, fraction: float, *, key: str) -> tuple[Ten
     """
     chosen = [ranked[: round(fraction * len(ranked))] for ranked in _ranked_strata(data, key)]
     return _inside(data, np.concatenate(chosen))
+
+
+def _place(key: str, patient: int) -> float:
+    """Uniform in [0, 1), by a keyed hash."""
+    return int.from_bytes(hashlib.sha256(f"{key}:{patient}".encode()).digest()[:6]) / 2**48
 
 
 def _ranked_strata(data: PatientData, key: str) -> list[NDArray[np.int64]]:

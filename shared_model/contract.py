@@ -5,10 +5,11 @@ from dataclasses import asdict
 from shared_model.concepts import BY_NAME
 from shared_model.distribution import BINS, LEVELS
 from shared_model.features import AGGREGATES, DERIVED, LOOKBACK_HOURS, digest_of
+from shared_model.noised import NOISED_BINS, NOISED_SCORES
 from shared_model.study import Study
 
 STORE_VERSION = 2  # layout of a prepared store
-PROTOCOL_VERSION = 4  # message kinds, keys and meanings
+PROTOCOL_VERSION = 5  # message kinds, keys and meanings
 
 
 def contract_digest(study: Study) -> str:
@@ -21,6 +22,7 @@ def contract_digest(study: Study) -> str:
         {
             "study": study.study.model_dump(),
             "distributions": [LEVELS, BINS],
+            "noised": [NOISED_BINS, NOISED_SCORES],
             "lookback_hours": LOOKBACK_HOURS,
             "aggregates": [a.name for a in AGGREGATES],
             "derived": [asdict(d) for d in DERIVED],

@@ -19,32 +19,48 @@ any                                             Refusal
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from shared_model.distribution import BINS, POWERS, Distribution, Outcomes
+from shared_model.distribution import Outcomes
 from shared_model.errors import ContractError
 from shared_model.mergeable import SCORE_BINS, Validation
+from shared_model.noised import coarse
 from shared_model.plan import PreprocessingPlan
 from shared_model.privacy import Mechanism
-from shared_model.records import METRICS, config_of, count, counts, decimals, finite, metrics_of, typed
+from shared_model.records import (
+    METRICS,
+    config_of,
+    count,
+    counts,
+    exact_groups,
+    finite,
+    integers,
+    metrics_of,
+    noised_groups,
+    one_of,
+    positive,
+    typed,
+)
 from shared_model.study import EARLY, Study
 from shared_model.trial import THE_RUN, Trial
 
 DESCRIBE, STATISTICS, TRAIN, EVALUATE = "query.describe", "query.statistics", "train", "evaluate"
 ARRAYS, CONTROL, CONFIG, CARD, SUMS = "arrays", "control", "config", "card", "sums"
 EXAMPLES, PERSONAL, LOSS, SECONDS = "num-examples", "personal", "train-loss", "seconds"
+NOISE = "validation-noise"
 
 Weights = dict[str, Tensor]
+Counts = Literal["exact", "noised"]
 Content = RecordDict  # for readers outside that only pass one on
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteCard:
     """How a site introduces itself. ``patients`` and ``deaths`` are of the training patients, and None below its
-    smallest cell; ``stays`` is the most stays that an update of it may claim."""
+    smallest cell; ``stays`` is the most stays that an update of it may claim. ``counts``: exact, or noised once."""
 
     site: str
     contract: str
@@ -53,6 +69,7 @@ class SiteCard:
     stays: int
     patients: int | None
     deaths: int | None
+    counts: Counts = "exact"
     mechanism: Mechanism | None = field(default=None, compare=False)
 
     def content(self) -> RecordDict:
@@ -66,7 +83,7 @@ class SiteCard:
         card = dict(config_of(content, CARD))
         held: dict[str, Any] = {key: typed(card, key, str) for key in ("site", "contract", "encoder", "device")}
         held |= {key: typed(card, key, int) if key in card else None for key in ("patients", "deaths")}
-        return cls(stays=count(card, "stays"), **held)
+        return cls(stays=count(card, "stays"), counts=one_of(card, "counts", get_args(Counts)), **held)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +93,16 @@ class Statistics:
 
     ``static_rows`` and ``series_rows`` are the most values that one patient brings to a feature. The release needs them
     to count patients behind a bin; they are not sent.
+
+    In a private run ``noise`` is the standard deviation of every count, and bins are all there is: coarse ones
+    (shared_model/noised.py), which may be negative, of all patients or, where ``whole`` is empty, by outcome.
     """
 
     static: tuple[Outcomes, ...]
     series: tuple[Outcomes, ...]
     patients: int
     deaths: int | None
+    noise: float | None = None
     static_rows: int = field(default=1, compare=False)
     series_rows: int = field(default=1, compare=False)
     mechanism: Mechanism | None = field(default=None, compare=False)
@@ -89,13 +110,14 @@ class Statistics:
     def content(self) -> RecordDict:
         """Parallel lists; power sums as decimals, since the 4th powers of a large site pass 64 bits."""
         groups = [group for held in (*self.static, *self.series) for group in (held.whole, held.survived, held.died)]
-        metrics: dict[str, Any] = {
-            "measured": [group.patients for group in groups],
-            "bins": [count for group in groups for count in group.bins],
-            "patients": self.patients,
-        }
+        metrics: dict[str, Any] = {"patients": self.patients}
         if self.deaths is not None:
             metrics["deaths"] = self.deaths
+        if self.noise is not None:
+            metrics |= {"bins": [count for group in groups for count in coarse(group.bins)], "noise": self.noise}
+            return RecordDict({METRICS: MetricRecord(metrics)})
+        metrics["measured"] = [group.patients for group in groups]
+        metrics["bins"] = [count for group in groups for count in group.bins]
         sums: dict[str, Any] = {"sums": [str(total) for group in groups for total in group.sums]}
         return RecordDict({METRICS: MetricRecord(metrics), SUMS: ConfigRecord(sums)})
 
@@ -104,20 +126,17 @@ class Statistics:
         """Raises ContractError when a list has another length or holds what no values can add up to."""
         metrics, static = metrics_of(content), len(study.static)
         many = 3 * (static + len(study.series))
-        measured, bins = counts(metrics, "measured", many), counts(metrics, "bins", many * BINS)
-        sums = decimals(config_of(content, SUMS), "sums", many * POWERS)
-        groups = [
-            Distribution(seen, sums[n * POWERS : (n + 1) * POWERS], bins[n * BINS : (n + 1) * BINS])
-            for n, seen in enumerate(measured)
-        ]
+        noise = positive(metrics, "noise") if "noise" in metrics else None
+        groups = noised_groups(metrics, many) if noise else exact_groups(metrics, config_of(content, SUMS), many)
         outcomes = tuple(Outcomes(*groups[n : n + 3]) for n in range(0, many, 3))
-        if not all(held.possible for held in outcomes):
+        if noise is None and not all(held.possible for held in outcomes):
             raise ContractError("message: holds a distribution that no values can have")
         return cls(
             static=outcomes[:static],
             series=outcomes[static:],
             patients=count(metrics, "patients"),
             deaths=count(metrics, "deaths") if "deaths" in metrics else None,
+            noise=noise,
         )
 
 
@@ -203,17 +222,23 @@ class TrainReply:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateReply:
-    """Validation of a model on a site's validation patients, and of what it is fine-tuned to there, if asked for."""
+    """Validation of a model on a site's validation patients, and of what it is fine-tuned to there, if asked for.
+
+    In a private run ``noise`` is the standard deviation of every count: bins are coarse (shared_model/noised.py), may
+    be negative, and there is no loss."""
 
     validation: Validation
     personal: Validation | None = None
+    noise: float | None = None
     mechanism: Mechanism | None = field(default=None, compare=False)
 
     def content(self) -> RecordDict:
         """One MetricRecord."""
-        metrics = {EXAMPLES: self.validation.count, **_validation_lists(self.validation)}
+        metrics = {EXAMPLES: max(self.validation.count, 0), **_validation_lists(self.validation)}
         if self.personal is not None:
             metrics |= _validation_lists(self.personal, PERSONAL)
+        if self.noise is not None:
+            metrics[NOISE] = self.noise
         return RecordDict({METRICS: MetricRecord(metrics)})
 
     @classmethod
@@ -221,7 +246,8 @@ class EvaluateReply:
         """Raises ContractError when a part is absent or of another shape."""
         metrics = metrics_of(content)
         personal = _read_validation(metrics, PERSONAL) if f"{PERSONAL}-loss-sum" in metrics else None
-        return cls(validation=_read_validation(metrics), personal=personal)
+        noise = positive(metrics, NOISE) if NOISE in metrics else None
+        return cls(validation=_read_validation(metrics, signed=noise is not None), personal=personal, noise=noise)
 
 
 def trial_content(trial: Trial) -> RecordDict:
@@ -267,6 +293,7 @@ def _validation_lists(validation: Validation, prefix: str = "validation") -> dic
     }
 
 
-def _read_validation(metrics: Mapping[str, Any], prefix: str = "validation") -> Validation:
-    negatives, positives = (counts(metrics, f"{prefix}-{side}", SCORE_BINS) for side in ("negatives", "positives"))
+def _read_validation(metrics: Mapping[str, Any], prefix: str = "validation", *, signed: bool = False) -> Validation:
+    read = integers if signed else counts
+    negatives, positives = (read(metrics, f"{prefix}-{side}", SCORE_BINS) for side in ("negatives", "positives"))
     return Validation(negatives, positives, finite(metrics, f"{prefix}-loss-sum"))

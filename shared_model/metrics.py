@@ -8,7 +8,7 @@ Shape legend: N stays (or cells of a histogram) in ascending order of score, G g
 R resamples.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,14 +65,22 @@ def evaluate_scores(
 
 
 def evaluate_counts(
-    score_N: Floats, label_N: Bools, count_N: NDArray[np.int64], *, threshold: float, resamples: int, seed: int
+    score_N: Floats,
+    label_N: Bools,
+    count_N: NDArray[np.int64],
+    *,
+    threshold: float,
+    resamples: int,
+    seed: int,
+    redraw: Callable[[Floats], Floats] = lambda drawn_RN: drawn_RN,
 ) -> dict[str, Interval]:
-    """The same of a score histogram: ``count_N`` patients have the score and the label of a cell.
+    """The same of a score histogram: ``count_N`` patients have the score and the label of a cell. ``redraw`` does to a
+    block of resampled cells, by rising score, what chance did to the cells besides.
 
     Exact for scores that are rounded to the histogram's, and for a ``threshold`` at an edge of its bins.
     """
     order = np.argsort(score_N, kind="stable")
-    drawn = _resamples(count_N[order].astype(float), resamples, seed)
+    drawn = map(redraw, _resamples(count_N[order].astype(float), resamples, seed))
     return _intervals(score_N[order], label_N[order], count_N[order].astype(float), drawn, threshold)
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from flwr.app import RecordDict
 
+from shared_model.distribution import BINS, POWERS, Distribution
 from shared_model.errors import ContractError
+from shared_model.noised import NOISED_BINS, placed
 
 METRICS = "metrics"
 
@@ -44,6 +46,20 @@ def finite(record: Mapping[str, Any], key: str) -> float:
     return value
 
 
+def positive(record: Mapping[str, Any], key: str) -> float:
+    value = finite(record, key)
+    if value <= 0:
+        raise ContractError(f"message: {key!r} is not above 0")
+    return value
+
+
+def one_of(record: Mapping[str, Any], key: str, words: tuple[Any, ...]) -> Any:
+    value = typed(record, key, str)
+    if value not in words:
+        raise ContractError(f"message: {key!r} is none of {', '.join(words)}")
+    return value
+
+
 def count(record: Mapping[str, Any], key: str) -> int:
     value = int(typed(record, key, int))
     if value < 0:
@@ -58,12 +74,36 @@ def counts(record: Mapping[str, Any], key: str, length: int) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
+def integers(record: Mapping[str, Any], key: str, length: int) -> tuple[int, ...]:
+    """Counts with noise, which may be negative."""
+    values = _list(record, key, length)
+    if not all(isinstance(value, int) for value in values):
+        raise ContractError(f"message: {key!r} holds something that is no whole number")
+    return tuple(int(value) for value in values)
+
+
 def decimals(record: Mapping[str, Any], key: str, length: int) -> tuple[int, ...]:
     """Integers that need not fit 64 bits, as decimal numbers."""
     values = _list(record, key, length)
     if not all(isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 40 for value in values):
         raise ContractError(f"message: {key!r} holds something that is no sum")
     return tuple(int(value) for value in values)
+
+
+def exact_groups(metrics: Mapping[str, Any], sums: Mapping[str, Any], many: int) -> list[Distribution]:
+    """``many`` distributions from parallel lists."""
+    measured, bins = counts(metrics, "measured", many), counts(metrics, "bins", many * BINS)
+    powers = decimals(sums, "sums", many * POWERS)
+    return [
+        Distribution(seen, powers[n * POWERS : (n + 1) * POWERS], bins[n * BINS : (n + 1) * BINS])
+        for n, seen in enumerate(measured)
+    ]
+
+
+def noised_groups(metrics: Mapping[str, Any], many: int) -> list[Distribution]:
+    """``many`` distributions of which only coarse, noised bins are told."""
+    bins = integers(metrics, "bins", many * NOISED_BINS)
+    return [Distribution(bins=placed(bins[n * NOISED_BINS : (n + 1) * NOISED_BINS])) for n in range(many)]
 
 
 def _list(record: Mapping[str, Any], key: str, length: int) -> Sequence[Any]:

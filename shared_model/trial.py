@@ -34,10 +34,12 @@ class Trial:
 
     def open(self, store: Path, config: "RunConfig") -> tuple["PatientData", "PatientData"]:
         """Training and validation stays of a store; the same in every message of the trial."""
-        from shared_model.batch import open_fold, open_split
+        from shared_model.batch import open_fold, open_private_split, open_split
 
         if self.folds:
             return open_fold(store, self.fold, self.folds, seed=config.seed)
+        if config.privacy_unit == "patient":
+            return open_private_split(store, config.validation_fraction, seed=config.seed)
         return open_split(store, config.validation_fraction, seed=config.seed)
 
     def to_json(self) -> str:

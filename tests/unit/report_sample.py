@@ -27,6 +27,10 @@ from server.results import (
     Tuning,
     UnitEvaluation,
 )
+from server.results_privacy import PrivacySummary
+from server.spending import account_of, privacy_summary
+from shared_model.config import RunConfig
+from shared_model.privacy import Mechanism
 
 UNITS = {  # name: stays and in-hospital mortality of MIMIC-IV 3.1
     "MICU": (20703, 0.166),
@@ -165,7 +169,7 @@ def sample_validation(*, personal: bool = True) -> FederatedValidation:
                 personal_auroc=own if personal and number % 2 == 0 else None,
             )
         )
-    shared = {name: getattr(held, name) for name in FederatedValidation.model_fields if name != "sites"}
+    shared = {name: getattr(held, name) for name in FederatedValidation.model_fields if name not in ("sites", "noise")}
     return FederatedValidation(**shared, sites=sites)
 
 
@@ -405,3 +409,38 @@ def without_heldout() -> RunResults:
     """The same run at a server that holds no patients, with one learning rate tuned."""
     validation, tuning = sample_validation(personal=False), sample_tuning(several=False)
     return sample_results(heldout=None, comparison=[], validation=validation, tuning=tuning)
+
+
+def _noised_sites() -> list[SiteSummary]:
+    counts = {"MICU": 2410, "SICU": 890, "CVICU": 412, "TSICU": 118}
+    return [
+        SiteSummary(site=site, admitted=True, reason="", patients=n, deaths=n // 5, counts="noised", device="cpu")
+        for site, n in counts.items()
+    ]
+
+
+def private() -> RunResults:
+    """A private run without a held-out set: one noised validation at the end, and what each site spent."""
+    validation = sample_validation(personal=False).model_copy(update={"sites": [], "noise": 15.2})
+    config, sites = RunConfig(privacy_unit="patient", privacy_accountant="rdp"), _noised_sites()
+    silent = {"train_loss": None, "validation_loss": None, "validation_auroc": None}
+    rounds = [sample_round(number).model_copy(update=silent | {"failed": {}}) for number in range(1, 12)]
+    changes = {
+        "validation": validation,
+        "privacy": privacy_summary(config, sites, config.rounds),
+        "sites": sites,
+        "rounds": [*rounds, sample_round(12).model_copy(update={"train_loss": None})],
+        "best_round": 12,
+        "leave_one_out": [],
+        "tuning": None,
+        "warnings": [],
+    }
+    return without_heldout().model_copy(update=changes)
+
+
+def private_sites() -> RunResults:
+    """Each site as a whole is protected: the server's noise on the clipped updates is all there is."""
+    config = RunConfig(privacy_unit="site", privacy_accountant="rdp", privacy_delta=1e-3)
+    account = account_of("each site", {"update": Mechanism(4.0, 1.0, 12)}, config)
+    privacy = PrivacySummary(unit="site", epsilon=8.0, delta=1e-3, accountant="rdp", clip=0.5, accounts=[account])
+    return sample_results(privacy=privacy)

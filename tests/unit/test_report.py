@@ -32,12 +32,16 @@ from server.results import (
     Tuning,
     UnitEvaluation,
 )
+from server.results_privacy import PrivacySummary
+from shared_model.privacy import Mechanism, epsilon_of
 
 SAMPLE = runpy.run_path(str(Path(__file__).with_name("report_sample.py")))
 sample_results: Callable[..., RunResults] = SAMPLE["sample_results"]
 sample_round: Callable[[int], RoundSummary] = SAMPLE["sample_round"]
 sample_tuning: Callable[..., Tuning] = SAMPLE["sample_tuning"]
 without_heldout: Callable[[], RunResults] = SAMPLE["without_heldout"]
+private: Callable[[], RunResults] = SAMPLE["private"]
+private_sites: Callable[[], RunResults] = SAMPLE["private_sites"]
 
 
 def _no_deaths() -> RunResults:
@@ -106,6 +110,10 @@ def _feature(**changes: object) -> FeatureSummary:
     return plain.model_copy(update=changes)
 
 
+def _no_accounts() -> PrivacySummary:
+    return PrivacySummary(unit="patient", epsilon=3.0, delta=1e-5, accountant="prv", clip=1.0, accounts=[])
+
+
 VARIANTS: dict[str, Callable[[], RunResults]] = {
     "full": sample_results,
     "bare": _bare,
@@ -127,6 +135,9 @@ VARIANTS: dict[str, Callable[[], RunResults]] = {
     "a zero and a NaN tuned": lambda: _bare(tuning=_tuning([0, 1000, math.nan])),
     "features without figures": lambda: _bare(features=[_feature()]),
     "a feature that tells nothing": lambda: _bare(features=[_feature(mutual_information=0.0, correlation=math.nan)]),
+    "private": private,
+    "private for sites": private_sites,
+    "private without an account": lambda: _bare(privacy=_no_accounts()),
     "no timing": lambda: sample_results(timing=Timing()),
 }
 
@@ -418,3 +429,24 @@ def test_a_run_without_the_new_parts_has_none_of_their_sections() -> None:
     text = _words(_bare())
     for title in ("By sex and age", "By site", "did not take part", "Tuning", "What the features tell"):
         assert title not in text
+
+
+def test_what_was_spent_is_composed_from_every_mechanism_and_stays_below_the_limit() -> None:
+    run = private()
+    assert run.privacy is not None and len(run.privacy.accounts) == 4
+    for account in run.privacy.accounts:
+        mechanisms = [Mechanism(one.noise_multiplier, one.sample_rate, one.steps) for one in account.releases]
+        assert account.epsilon == pytest.approx(epsilon_of(mechanisms, 1e-5, "rdp"))
+        alone = [one.epsilon or 0.0 for one in account.releases]
+        assert max(alone) < (account.epsilon or 0.0) < sum(alone)
+        assert 0.97 * run.privacy.epsilon < (account.epsilon or 0.0) <= run.privacy.epsilon
+        assert [one.what for one in account.releases] == ["counts", "statistics", "training", "validation"]
+    words = _words(run)
+    assert f"{run.privacy.accounts[0].epsilon:.2f}" in words and "authoritative" in words
+    assert "noise of 15.2 patients" in words and "Counts carry noise" in words
+
+
+def test_the_servers_own_noise_is_told_of_sites_and_no_ledger_is_named() -> None:
+    words = _words(private_sites())
+    assert "each site as a whole" in words and "Updates" in words and "ledger" not in words
+    assert "Privacy" not in _words(sample_results())
