@@ -8,7 +8,7 @@ from shared_model.features import AGGREGATES, DERIVED, LOOKBACK_HOURS, digest_of
 from shared_model.study import Study
 
 STORE_VERSION = 2  # layout of a prepared store
-PROTOCOL_VERSION = 4  # message kinds, keys and meanings
+PROTOCOL_VERSION = 5  # message kinds, keys and meanings
 
 
 def contract_digest(study: Study) -> str:
