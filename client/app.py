@@ -9,7 +9,7 @@ from collections.abc import Callable
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client import task
+from client import secure, task
 from client.audit import Occasion
 from client.policy import Kind
 from client.release import check_request, occasion_of, refuse, release
@@ -48,6 +48,24 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Validate the incoming model and, where the order says so, a personalised one."""
     return _answer(message, context, "evaluate", task.evaluate)
+
+
+@app.query("secure_keys")
+def secure_keys(message: Message, context: Context) -> Message:
+    """Public keys for one masked sum."""
+    return _answer(message, context, "secure_keys", secure.keys)
+
+
+@app.query("secure_shares")
+def secure_shares(message: Message, context: Context) -> Message:
+    """Shares of this site's secrets, sealed to each other site."""
+    return _answer(message, context, "secure_shares", secure.shares)
+
+
+@app.query("secure_unmask")
+def secure_unmask(message: Message, context: Context) -> Message:
+    """One share of each site's secrets, to take the masks off the sum."""
+    return _answer(message, context, "secure_unmask", secure.unmask)
 
 
 def _answer(message: Message, context: Context, kind: Kind, handler: Callable[[Asked], Reply]) -> Message:

@@ -12,8 +12,9 @@ from pydantic import Field, field_validator
 from client.mapping.mistakes import nearest
 from client.mapping.steps import Strict
 
-Kind = Literal["describe", "statistics", "train", "evaluate"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Kind = Literal["describe", "statistics", "train", "evaluate", "secure_keys", "secure_shares", "secure_unmask"]
+Word = Literal["describe", "statistics", "train", "evaluate", "secure"]  # of `allow`
+KINDS: tuple[Word, ...] = get_args(Word)
 
 _VALIDATION = ("negatives", "positives", "loss-sum")
 _VALIDATED = ("num-examples", *(f"validation-{part}" for part in _VALIDATION))
@@ -30,15 +31,31 @@ REPLIES: dict[Kind, dict[str, frozenset[str] | None]] = {
         "control": None,
     },
     "evaluate": {"metrics": frozenset((*_VALIDATED, "validation-noise", *(f"personal-{p}" for p in _VALIDATION)))},
+    "secure_keys": {"secure": frozenset(("encryption", "masking", "commitment"))},
+    "secure_shares": {"secure": frozenset(("names", "shares"))},
+    "secure_unmask": {"secure": frozenset(("names", "shares"))},
 }
 KEYS = sorted({key for held in REPLIES.values() for record, keys in held.items() for key in keys or (record,)})
+
+
+def word_of(kind: Kind) -> Word:
+    """What `allow` calls a kind of message."""
+    match kind:
+        case "secure_keys" | "secure_shares" | "secure_unmask":
+            return "secure"
+    return kind
 
 
 class ReleasePolicy(Strict):
     """What may leave the site. Nothing does unless `allow` lists it."""
 
-    allow: tuple[Kind, ...] = Field(
-        default=(), description="messages that may be answered: describe, statistics, train, evaluate; none by default"
+    allow: tuple[Word, ...] = Field(
+        default=(),
+        description="messages that may be answered: describe, statistics, train, evaluate, and secure, which are the"
+        " keys and shares of secure aggregation; none by default",
+    )
+    only_masked: bool = Field(
+        default=False, description="statistics, updates and validations leave in runs with secure aggregation only"
     )
     keys: tuple[str, ...] | None = Field(
         default=None, description="parts of an answer that may leave; unless given, those that the protocol declares"

@@ -13,7 +13,8 @@ from typing import Any
 
 from client.audit import AuditLog, Occasion
 from client.norms import check_alike, clipped
-from client.policy import REPLIES, Kind, ReleasePolicy
+from client.policy import REPLIES, Kind, ReleasePolicy, word_of
+from client.secure import masked
 from client.site import SiteConfig
 from client.small_cells import Reply, finite, suppressed
 from client.task import Asked
@@ -31,6 +32,7 @@ from shared_model.messages import (
 from shared_model.norm import norm
 from shared_model.records import serialised
 from shared_model.refusal import Refusal
+from shared_model.secure.messages import Keys, Sealed, Told
 from shared_model.trial import THE_RUN
 
 log = logging.getLogger("consilium.client")
@@ -39,6 +41,9 @@ _CLASSES: dict[Kind, type[Reply]] = {
     "statistics": Statistics,
     "train": TrainReply,
     "evaluate": EvaluateReply,
+    "secure_keys": Keys,
+    "secure_shares": Sealed,
+    "secure_unmask": Told,
 }
 
 
@@ -72,8 +77,8 @@ def check_request(site: SiteConfig, occasion: Occasion) -> None:
     policy = site.release
     if site.pause_file.exists():
         raise ReleaseRefused("the site is paused; nothing leaves it")
-    if occasion.kind not in policy.allow:
-        raise ReleaseRefused(f"{occasion.kind}: does not leave this site; it must be listed under release.allow there")
+    if (word := word_of(occasion.kind)) not in policy.allow:
+        raise ReleaseRefused(f"{word}: does not leave this site; it must be listed under release.allow there")
     if policy.runs and not {occasion.run, occasion.run_id} & set(policy.runs):
         raise ReleaseRefused("this run is not listed under release.runs of the site")
     if policy.most_rounds is not None and occasion.kind == "train":
@@ -86,6 +91,7 @@ def release(reply: Reply, asked: Asked) -> Content:
     """The record form of a reply that the policy lets pass, once the audit log has it. Raises ReleaseRefused naming the
     rule, never a value."""
     passed = passable(reply, asked.occasion.kind, asked.site.release, asked.content)
+    passed = masked(passed, asked)
     with AuditLog.held(asked.site.audit_file) as audit:
         check_request(asked.site, asked.occasion)  # again: it may have been paused meanwhile, or have answered
         audit.append(_entry(passed, asked.site.site, asked.occasion, rule=""))

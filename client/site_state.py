@@ -28,6 +28,11 @@ def save_state(folder: Path, name: str, weights: Weights) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with replacing_file(folder / f"{name}.safetensors") as temporary:
         save_file({key: tensor.contiguous() for key, tensor in weights.items()}, temporary)
+    forget_old_runs(folder)
+
+
+def forget_old_runs(folder: Path) -> None:
+    """Remove what the oldest runs beyond ``KEPT_RUNS`` left; ``folder`` is one of a run's."""
     of_store = next(parent for parent in folder.parents if parent.name.endswith(STATE))
     runs = sorted(of_store.glob("run-*"), key=lambda run: run.stat().st_mtime)
     for old in runs[:-KEPT_RUNS]:

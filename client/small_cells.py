@@ -20,8 +20,9 @@ from shared_model.distribution import BINS, Bins, Outcomes
 from shared_model.errors import ReleaseRefused
 from shared_model.mergeable import Validation
 from shared_model.messages import EvaluateReply, SiteCard, Statistics, TrainReply
+from shared_model.secure.messages import Keys, Sealed, Told
 
-Reply = SiteCard | Statistics | TrainReply | EvaluateReply
+Reply = SiteCard | Statistics | TrainReply | EvaluateReply | Keys | Sealed | Told
 
 
 def suppressed(reply: Reply, policy: ReleasePolicy) -> Reply:
@@ -41,6 +42,8 @@ def suppressed(reply: Reply, policy: ReleasePolicy) -> Reply:
                 return reply
             personal = None if reply.personal is None else _validation(reply.personal, policy)
             return replace(reply, validation=_validation(reply.validation, policy), personal=personal)
+        case Keys() | Sealed() | Told():
+            return reply  # random numbers
     assert_never(reply)
 
 

@@ -147,6 +147,8 @@ class _Run:
         """The federation's plan, and the admission without the sites that have too little of it."""
         plan, statistics, missing = federated_plan(grid, admission, self.config)
         self.results.warnings += [f"{site} sent no statistics: {why}" for site, why in missing.items()]
+        if self.config.secure_aggregation:
+            self.results.warnings.append("secure aggregation: no site's coverage of the features could be judged")
         poor = poorly_covered(plan, statistics, self.config.least_coverage)
         if not poor:
             return plan, admission

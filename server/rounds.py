@@ -18,9 +18,11 @@ from server.admission import Admission, SiteGrid, ask, sort_replies
 from server.checkpoint import Checkpoint
 from server.noised import Noised, settled_validation
 from server.results import RoundSummary
+from server.secure import Opened
 from server.strategies import expect_hostile
 from server.strategies.guarded import Guard
 from server.strategies.memory import remembered, remind
+from server.summed import ALL_SITES, summed_update, summed_validation
 from server.training import Training
 from shared_model.config import RunConfig
 from shared_model.errors import ContractError, FederationError
@@ -39,6 +41,15 @@ from shared_model.refusal import misfit
 from shared_model.trial import THE_RUN, Trial
 
 log = logging.getLogger("consilium.server")
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """Replies by site, and why there is none of the others; ``summed``: the one reply stands for all in that sum."""
+
+    read: dict[str, tuple[Message, TrainReply]]
+    failed: dict[str, str]
+    summed: Opened | None = None
 
 
 @dataclass(kw_only=True)
@@ -106,11 +117,11 @@ class Rounds:
         """The aggregated weights, and the validation of the incoming ones by site."""
         view = cast(Grid, SiteGrid(self.admission))
         messages = list(self.strategy.configure_train(order.round, ArrayRecord(self.weights), order.config(), view))
-        received = list(self.grid.send_and_receive(messages, timeout=self.config.round_timeout))
-        read, failed = _read(self.admission, messages, received)
-        kept, rejected = self.guard.admit(order.round, {site: reply for site, (_, reply) in read.items()}, self.weights)
-        failed = dict(sorted((failed | rejected).items()))
-        if len(kept) < self.config.min_sites:
+        got = self._gather(order, messages)
+        read, replies = got.read, {site: reply for site, (_, reply) in got.read.items()}
+        kept, rejected = self.guard.admit(order.round, replies, self.weights)
+        failed = dict(sorted((got.failed | rejected).items()))
+        if len(kept) < (1 if got.summed else self.config.min_sites):
             least, reasons = self.config.min_sites, "; ".join(f"{site}: {why}" for site, why in failed.items())
             raise FederationError(
                 f"round {order.round}: {len(kept)} of at least {least} usable replies (min-sites); {reasons}"
@@ -122,10 +133,19 @@ class Rounds:
             raise FederationError(f"round {order.round}: {name} aggregated nothing from {len(kept)} replies")
         updates = {site: read[site][1] for site in kept}
         self.training.local_seconds.append(sum(reply.seconds or 0.0 for reply in updates.values()))
-        self.training.rounds.append(_summary(order, updates, failed, messages))
+        self.training.rounds.append(_summary(order, updates, failed, messages, got))
         merged = arrays.to_torch_state_dict()  # some strategies calculate in double precision
         after = {name: tensor.to(self.weights[name].dtype) for name, tensor in merged.items()}
         return after, {site: reply.validation for site, reply in updates.items()}
+
+    def _gather(self, order: RoundOrder, messages: list[Message]) -> "_Gathered":
+        """Each site's reply; under secure aggregation one, the mean of all."""
+        if self.config.secure_aggregation:
+            found = summed_update(self.grid, self.admission, self.config, messages, order, self.weights)
+            read = {ALL_SITES: (found.message, found.reply)}
+            return _Gathered(read=read, failed=found.opened.failed, summed=found.opened)
+        received = list(self.grid.send_and_receive(messages, timeout=self.config.round_timeout))
+        return _Gathered(*_read(self.admission, messages, received))
 
 
 def run_rounds(
@@ -186,24 +206,32 @@ def _summary(
     updates: dict[str, TrainReply],
     failed: dict[str, str],
     messages: list[Message],
+    got: _Gathered,
 ) -> RoundSummary:
     told = {site: reply for site, reply in updates.items() if reply.train_loss is not None}
     loss = sum((reply.train_loss or 0.0) * reply.examples for reply in told.values())
+    up = sum(t.nbytes for reply in updates.values() for t in reply.weights.values())
     return RoundSummary(
         round=order.round,
         learning_rate=order.learning_rate,
         train_loss=loss / sum(reply.examples for reply in told.values()) if told else None,
-        replied=list(updates),
+        replied=got.summed.contributors if got.summed else list(updates),
         failed=failed,
         bytes_down=content_bytes(messages[0].content),
-        bytes_up=sum(t.nbytes for reply in updates.values() for t in reply.weights.values()),
+        bytes_up=got.summed.bytes_up if got.summed else up,
     )
 
 
 def validate_at(
     grid: Grid, admission: Admission, weights: Weights, order: RoundOrder, config: RunConfig
 ) -> dict[str, EvaluateReply]:
-    """Validation of a model at each admitted site that answers, by name."""
+    """Validation of a model at each admitted site that answers, by name; under secure aggregation of all together."""
+    if config.secure_aggregation:
+        try:
+            return {ALL_SITES: summed_validation(grid, admission, weights, order, config)}
+        except FederationError as error:
+            log.warning("no validation: %s", error)
+            return {}
     contents, _ = ask(grid, admission.sites, EVALUATE, weights_content(weights, order), config.round_timeout)
     found: dict[str, EvaluateReply] = {}
     for node in sorted(contents, key=admission.name_of):

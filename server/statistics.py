@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 
 from server.admission import Admission, ask
 from server.results import FeatureSummary
+from server.summed import summed_statistics
 from shared_model.config import RunConfig
 from shared_model.errors import ContractError, FederationError
 from shared_model.fitting import plan_from
@@ -22,9 +23,12 @@ def federated_plan(
 ) -> tuple[PreprocessingPlan, dict[str, Statistics], dict[str, str]]:
     """Ask every admitted site for its distributions and fit the plan on what they merge to.
 
-    Returns the plan, each site's statistics by name, and why a site's are missing. Raises FederationError below
-    ``config.min_sites`` answers.
+    Returns the plan, each site's statistics by name (none under secure aggregation: only their sum is known), and why a
+    site's are missing. Raises FederationError below ``config.min_sites`` answers.
     """
+    if config.secure_aggregation:
+        summed, reasons = summed_statistics(grid, admission, config)
+        return plan_from(summed, config), {}, reasons
     sites, reasons = ask_statistics(grid, admission, config)
     return plan_from(list(sites.values()), config), sites, reasons
 

@@ -187,8 +187,23 @@ class RunConfig(Study):
             ]  # fmt: skip
             if unaccounted:
                 raise ValueError(f"{unaccounted[0]} with privacy.unit patient: its releases are not accounted for")
-        if self.secure_aggregation and self.strategy not in MEANS:
+        return self
+
+    @model_validator(mode="after")
+    def _sums_tell_nothing_of_a_site(self) -> "RunConfig":
+        """What needs each site's own answer, or would take one from the difference of two sums."""
+        if not self.secure_aggregation:
+            return self
+        if self.strategy not in MEANS:
             raise ValueError(f"strategy {self.strategy} with secure-aggregation: {_ONLY_MEANS}")
+        single = (
+            ("grid", bool(self.grid)),
+            ("leave-one-out", self.leave_one_out),
+            ("personalisation finetune", self.personalisation == "finetune"),
+        )
+        for key, used in single:
+            if used:
+                raise ValueError(f"{key} with secure-aggregation: its answers tell of single sites")
         return self
 
     @classmethod

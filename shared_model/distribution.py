@@ -116,9 +116,13 @@ class Outcomes:
     @property
     def possible(self) -> bool:
         """Whether some values can have brought this about."""
-        told = self.survived.count + self.died.count
+        return self.possible_sum and self.survived.count + self.died.count in (0, self.whole.count)
+
+    @property
+    def possible_sum(self) -> bool:
+        """The same of sites together, of which some may withhold the outcome."""
         parts = self.whole.possible and self.survived.possible and self.died.possible
-        return parts and told in (0, self.whole.count)
+        return parts and self.survived.count + self.died.count <= self.whole.count
 
 
 def merge_outcomes(sites: Sequence[Sequence[Outcomes]]) -> list[Outcomes]:

@@ -122,14 +122,15 @@ class Statistics:
         return RecordDict({METRICS: MetricRecord(metrics), SUMS: ConfigRecord(sums)})
 
     @classmethod
-    def read(cls, content: RecordDict, study: Study = EARLY) -> "Statistics":
-        """Raises ContractError when a list has another length or holds what no values can add up to."""
+    def read(cls, content: RecordDict, study: Study = EARLY, *, summed: bool = False) -> "Statistics":
+        """Raises ContractError when a list has another length or holds what no values can add up to. ``summed``: over
+        sites, of which some may withhold the outcome."""
         metrics, static = metrics_of(content), len(study.static)
         many = 3 * (static + len(study.series))
         noise = positive(metrics, "noise") if "noise" in metrics else None
         groups = noised_groups(metrics, many) if noise else exact_groups(metrics, config_of(content, SUMS), many)
         outcomes = tuple(Outcomes(*groups[n : n + 3]) for n in range(0, many, 3))
-        if noise is None and not all(held.possible for held in outcomes):
+        if noise is None and not all(held.possible_sum if summed else held.possible for held in outcomes):
             raise ContractError("message: holds a distribution that no values can have")
         return cls(
             static=outcomes[:static],

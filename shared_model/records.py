@@ -20,6 +20,14 @@ def serialised(content: RecordDict) -> bytes:
     return bytes(recorddict_to_proto(content).SerializeToString(deterministic=True))
 
 
+def deserialised(raw: bytes) -> RecordDict:
+    """The content that ``serialised`` made these bytes of."""
+    from flwr.common.serde import recorddict_from_proto
+    from flwr.proto.recorddict_pb2 import RecordDict as Proto
+
+    return recorddict_from_proto(Proto.FromString(raw))
+
+
 def config_of(content: RecordDict, name: str) -> Mapping[str, Any]:
     if name not in content.config_records:
         raise ContractError(f"message: no ConfigRecord {name!r}; it holds {sorted(content)}")
