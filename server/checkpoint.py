@@ -7,7 +7,7 @@ passed over for the one before.
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ log = logging.getLogger("consilium.server")
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """After ``round``: its weights, the record with the kept weights, what the strategy remembers
-    (server/strategies/memory.py), the updates the guard has seen, the plan, the admitted sites, the run-config."""
+    (server/strategies/memory.py), the updates the guard has seen, the plan, the admitted sites, the run-config, and
+    what privacy for sites has spent (server/site_privacy.py; empty without)."""
 
     weights: Weights
     training: Training
@@ -43,6 +44,7 @@ class Checkpoint:
     plan: PreprocessingPlan
     sites: tuple[str, ...]
     config: RunConfig
+    privacy: dict[str, Any] = field(default_factory=dict)
 
     @property
     def round(self) -> int:
@@ -66,6 +68,7 @@ def save_checkpoint(output: Path, held: Checkpoint) -> None:
             "plan_digest": held.plan.digest,
             "sites": held.sites,
             "config": held.config.to_flat(),
+            "privacy": held.privacy,
         }
     )
     try:
@@ -117,6 +120,7 @@ def _load(path: Path) -> Checkpoint:
         plan=PreprocessingPlan.from_json(state["plan"], digest=state["plan_digest"]),
         sites=tuple(state["sites"]),
         config=RunConfig.from_flat(state["config"]),
+        privacy=state["privacy"],
     )
 
 

@@ -19,6 +19,7 @@ from server.checkpoint import Checkpoint
 from server.noised import Noised, settled_validation
 from server.results import RoundSummary
 from server.secure import Opened
+from server.site_privacy import SitePrivacy
 from server.strategies import expect_hostile
 from server.strategies.guarded import Guard
 from server.strategies.memory import remembered, remind
@@ -43,11 +44,14 @@ from shared_model.trial import THE_RUN, Trial
 log = logging.getLogger("consilium.server")
 
 
+_Read = dict[str, tuple[Message, TrainReply]]
+
+
 @dataclass(frozen=True)
 class _Gathered:
     """Replies by site, and why there is none of the others; ``summed``: the one reply stands for all in that sum."""
 
-    read: dict[str, tuple[Message, TrainReply]]
+    read: _Read
     failed: dict[str, str]
     summed: Opened | None = None
 
@@ -64,12 +68,15 @@ class Rounds:
     guard: Guard
     weights: Weights
     training: Training
+    privacy: SitePrivacy | None = None
 
     def resume(self, held: Checkpoint) -> None:
         """Stand where a checkpoint was taken."""
         self.weights, self.training = held.weights, held.training
         self.guard.seen |= set(held.seen)
         remind(self.strategy, held.strategy)
+        if self.privacy is not None:
+            self.privacy.remind(held.privacy)
 
     def checkpoint(self) -> Checkpoint:
         """Everything the next round needs."""
@@ -81,6 +88,7 @@ class Rounds:
             plan=self.plan,
             sites=tuple(sorted(self.admission.names)),
             config=self.config,
+            privacy={} if self.privacy is None else self.privacy.remembered(),
         )
 
     def order(self, number: int) -> RoundOrder:
@@ -94,7 +102,7 @@ class Rounds:
         after, sites = self._exchange(order)
         self.training.seconds.append(time.monotonic() - start)
         if order.round > 1:
-            self.training.validated(order.round - 1, self.weights, sites)
+            self.training.validated(order.round - 1, self.weights, sites, keep=self.privacy is not None)
         self.weights = after
 
     def finish(self) -> Training:
@@ -104,13 +112,14 @@ class Rounds:
         if self.config.privacy_unit == "patient":
             self.training.validated(number, self.weights, {}, self._noised(found))
         else:
-            self.training.validated(number, self.weights, {site: reply.validation for site, reply in found.items()})
+            sites = {site: reply.validation for site, reply in found.items()}
+            self.training.validated(number, self.weights, sites, keep=self.privacy is not None)
         return self.training
 
     def _noised(self, found: dict[str, EvaluateReply]) -> Noised:
         """What the sites that answered told; a reply without noise is none of a private run."""
         told = {site: reply for site, reply in found.items() if reply.noise is not None}
-        cards = [card for card in self.admission.sites.values() if card.site in told]
+        cards = [card for card in self.admission.sites.values() if card.site in told or ALL_SITES in told]
         return settled_validation(list(told.values()), cards, self.config, self.plan.prevalence)
 
     def _exchange(self, order: RoundOrder) -> tuple[Weights, dict[str, Validation]]:
@@ -127,16 +136,24 @@ class Rounds:
                 f"round {order.round}: {len(kept)} of at least {least} usable replies (min-sites); {reasons}"
             )
         expect_hostile(self.strategy, self.config, updates=len(kept), caught=len(rejected))
-        arrays, _ = self.strategy.aggregate_train(order.round, [read[site][0] for site in kept])
+        updates = {site: read[site][1] for site in kept}
+        arrays, _ = self.strategy.aggregate_train(order.round, self._seen(messages, read, updates))
         if arrays is None:
             name = self.config.strategy
             raise FederationError(f"round {order.round}: {name} aggregated nothing from {len(kept)} replies")
-        updates = {site: read[site][1] for site in kept}
         self.training.local_seconds.append(sum(reply.seconds or 0.0 for reply in updates.values()))
         self.training.rounds.append(_summary(order, updates, failed, messages, got))
         merged = arrays.to_torch_state_dict()  # some strategies calculate in double precision
         after = {name: tensor.to(self.weights[name].dtype) for name, tensor in merged.items()}
         return after, {site: reply.validation for site, reply in updates.items()}
+
+    def _seen(self, messages: list[Message], read: _Read, updates: dict[str, TrainReply]) -> list[Message]:
+        """What the strategy aggregates: each update or, where sites are protected, the noised mean as the only one."""
+        if self.privacy is None:
+            return [read[site][0] for site in updates]
+        mean = self.privacy.mean(self.weights, {site: reply.weights for site, reply in updates.items()})
+        alone = TrainReply(round=0, weights=mean, examples=1, train_loss=None, seconds=None, validation=Validation())
+        return [Message(alone.content(), reply_to=messages[0])]
 
     def _gather(self, order: RoundOrder, messages: list[Message]) -> "_Gathered":
         """Each site's reply; under secure aggregation one, the mean of all."""
@@ -175,6 +192,7 @@ def run_rounds(
         guard=Guard(config.norm_limit, {card.site: card for card in admission.sites.values()}),
         weights=initial,
         training=Training(weights=initial, trial=trial),
+        privacy=SitePrivacy.of(config, len(admission.sites)),
     )
     if start is not None:
         rounds.resume(start)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from server.results import SiteSummary
 from server.results_privacy import PrivacyAccount, PrivacyRelease, PrivacySummary
+from server.site_privacy import SitePrivacy
 from shared_model.budget import plan_of
 from shared_model.config import RunConfig
 from shared_model.errors import PrivacyError
@@ -19,13 +20,18 @@ log = logging.getLogger("consilium.server")
 
 
 def privacy_summary(config: RunConfig, sites: Sequence[SiteSummary], rounds: int) -> PrivacySummary | None:
-    """After so many rounds and the validation at the end; None in a run without differential privacy for patients.
+    """After so many rounds and the validation at the end; None in a run without differential privacy.
 
-    A site that did not tell how many patients it has is left out.
+    Where patients are protected, a site that did not tell how many it has is left out.
     """
-    if config.privacy_unit != "patient":
+    if config.privacy_unit == "none":
         return None
-    accounts = [_account(config, site, rounds) for site in sites if site.admitted and site.patients is not None]
+    admitted = [site for site in sites if site.admitted]
+    if held := SitePrivacy.of(config, len(admitted)):
+        held.spent = rounds
+        accounts: list[PrivacyAccount | None] = [account_of("each site", {"update": held.mechanism}, config)]
+    else:
+        accounts = [_account(config, site, rounds) for site in admitted if site.patients is not None]
     return PrivacySummary(
         unit=config.privacy_unit,
         epsilon=config.privacy_epsilon,

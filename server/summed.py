@@ -1,5 +1,6 @@
 """What sums over sites stand for: statistics, an update and a validation as if one site had all patients."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -50,6 +51,7 @@ def summed_statistics(
     opened = open_sum(grid, admission, config, messages, kind=STATISTICS.partition(".")[2], trial=trial)
     _check_quorum(opened, config, "statistics")
     whole = _read(lambda: Statistics.read(summed_content(opened.sums), config.study, summed=True), "statistics")
+    whole = replace(whole, noise=_together(whole.noise, opened))
     telling = opened.sums.weights.get("deaths", 0)
     if whole.deaths is None or telling == whole.patients:
         return [whole], opened.failed
@@ -93,11 +95,18 @@ def summed_validation(
     """Validation of a model over all sites. Raises FederationError when too few are left."""
     messages = _to_all(admission, EVALUATE, weights_content(weights, order))
     opened = open_sum(grid, admission, config, messages, kind="evaluate", round_number=order.round, trial=order.trial)
-    return _read(lambda: EvaluateReply.read(summed_content(opened.sums)), "evaluate")
+    reply = _read(lambda: EvaluateReply.read(summed_content(opened.sums)), "evaluate")
+    return replace(reply, noise=_together(reply.noise, opened))
 
 
 def _to_all(admission: Admission, kind: str, content: RecordDict) -> list[Message]:
     return [Message(content, node, kind) for node in admission.sites]
+
+
+def _together(summed: float | None, opened: Opened) -> float | None:
+    """Standard deviation of the sum of the sites' noises, from the sum of their standard deviations: these are equal,
+    as the noise of counts does not depend on a site's size."""
+    return None if summed is None else summed / math.sqrt(len(opened.contributors))
 
 
 def _examples(opened: Opened, what: str) -> int:

@@ -36,9 +36,16 @@ class Training:
         return merge_validations(list(self.sites.values())) if self.noised is None else self.noised.validation
 
     def validated(
-        self, round_number: int, weights: Weights, sites: dict[str, Validation], noised: Noised | None = None
+        self,
+        round_number: int,
+        weights: Weights,
+        sites: dict[str, Validation],
+        noised: Noised | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
-        """Note how the model of a round did, and keep it unless one before was better by more than a standard error.
+        """Note how the model of a round did, and keep it unless one before was better by more than a standard error;
+        or in any case (``keep``), where a choice would tell of the patients that it was made on.
 
         Why not simply the best: on a few hundred validation patients the best of many rounds is best by luck, and the
         later of two is trained further (the one-standard-error rule: Breiman et al. 1984).
@@ -48,7 +55,7 @@ class Training:
         record.validation_loss, record.validation_auroc = self.last.loss, self.last.auroc
         if not self.best.at_least(self.last):
             self.best, self.improved_round = self.last, round_number
-        if self.last.nearly(self.best):
+        if keep or self.last.nearly(self.best):
             self.weights, self.best_round, self.sites, self.noised = weights, round_number, sites, noised
 
     def stalled(self, patience: int) -> bool:

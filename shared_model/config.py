@@ -20,6 +20,14 @@ from shared_model.study import Study, rule_of
 Scalar = bool | int | float | str
 # The strategies that read nothing of the updates but their mean.
 MEANS = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+_UNACCOUNTED = {
+    "grid": "the trials of a search are not accounted for",
+    "leave-one-out": "its trials are not accounted for",
+    "patience": "when to stop would tell of the validation patients",
+    "personalisation": "what it releases is not accounted for",
+    "compile": "gradients of single patients cannot be compiled",
+    "secure-aggregation": "the server cannot clip what it cannot see",
+}
 _ONLY_MEANS = f"only means of updates can be released: {', '.join(MEANS)}"
 LAST_SHARE = 0.01  # of the learning rate, at the end of an exponential schedule
 StrategyName = Literal[
@@ -176,17 +184,20 @@ class RunConfig(Study):
         """What would leave a site without noise, or make one patient's data change how another's are used."""
         if self.privacy_unit != "none" and self.strategy not in MEANS:
             raise ValueError(f"strategy {self.strategy} with privacy.unit {self.privacy_unit}: {_ONLY_MEANS}")
-        if self.privacy_unit == "patient":
-            unaccounted = [
-                key for key, used in (
-                    ("grid", self.grid),
-                    ("leave-one-out", self.leave_one_out),
-                    ("patience", self.patience),
-                    ("personalisation", self.personalisation != "none"),
-                ) if used
-            ]  # fmt: skip
-            if unaccounted:
-                raise ValueError(f"{unaccounted[0]} with privacy.unit patient: its releases are not accounted for")
+        if self.privacy_unit == "none":
+            return self
+        patient = self.privacy_unit == "patient"
+        unaccounted = {
+            "grid": bool(self.grid),
+            "leave-one-out": self.leave_one_out,
+            "patience": self.patience > 0,
+            "personalisation": patient and self.personalisation != "none",
+            "compile": patient and self.compile,
+            "secure-aggregation": not patient and self.secure_aggregation,
+        }
+        for key, used in unaccounted.items():
+            if used:
+                raise ValueError(f"{key} with privacy.unit {self.privacy_unit}: {_UNACCOUNTED[key]}")
         return self
 
     @model_validator(mode="after")

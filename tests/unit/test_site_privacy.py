@@ -1,13 +1,18 @@
 """Differential privacy for whole sites: calibration, one site's influence, the noise, and what a checkpoint keeps."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from federation import small_config, small_federation
 
+from server.app import federate
+from server.checkpoint import load_checkpoint
+from server.progress import Progress
 from server.site_privacy import QUANTILE_NOISE, SitePrivacy
 from shared_model.config import RunConfig
-from shared_model.errors import PrivacyError
+from shared_model.errors import ConfigError, PrivacyError
 from shared_model.norm import norm
 from shared_model.privacy import Mechanism, epsilon_of
 
@@ -97,3 +102,20 @@ def test_the_accountant_stands_where_the_checkpoint_was_taken() -> None:
         held.mean(BEFORE, _updates(9, 1.0))
     again.remind(held.remembered())
     assert again == held and again.spent == 3 and again.so_far > 0
+
+
+def test_a_federation_that_protects_its_sites_keeps_the_last_model_and_tells_what_it_spent(tmp_path: Path) -> None:
+    config = small_config(privacy_unit="site", privacy_epsilon=8.0, rounds=3, output=str(tmp_path / "run"), bootstrap=0)
+    results = federate(small_federation(tmp_path, config, sizes=(60, 60, 60)), config, Progress(tmp_path / "run"))
+    assert results.best_round == 3 and results.privacy is not None
+    [account] = results.privacy.accounts
+    assert account.epsilon is not None and 0.98 * 8 <= account.epsilon <= 8
+    assert [(one.what, one.steps) for one in account.releases] == [("update", 3)]
+    held = load_checkpoint(tmp_path / "run")
+    assert held is not None and held.privacy == {"spent": 3, "clip": 1.0}
+
+
+@pytest.mark.parametrize("key", ["patience", "leave_one_out", "secure_aggregation"])
+def test_what_cannot_be_accounted_for_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key.replace('_', '-')} with privacy.unit site"):
+        RunConfig.from_flat(RunConfig().to_flat() | {"privacy.unit": "site", key.replace("_", "-"): 1})
