@@ -23,9 +23,9 @@ $(INSTALLED): pyproject.toml
 simulate: $(INSTALLED) ## The main job on synthetic hospitals; then open $(RUN)/report.html.
 	HF_HUB_OFFLINE=1 $(BIN)/consilium-simulate --replace --out $(RUN)
 
-test: $(INSTALLED) ## Every test that needs no GPU and is not marked slow; what starts processes of its own, one after the other.
+test: $(INSTALLED) ## Every test that needs no GPU and is not marked slow; of what starts processes of its own, two files at a time.
 	$(BIN)/python -m pytest -m 'not slow and not gpu' --numprocesses auto --dist loadfile --ignore tests/integration
-	$(BIN)/python -m pytest -m 'not slow and not gpu' tests/integration
+	$(BIN)/python -m pytest -m 'not slow and not gpu' --numprocesses 2 --dist loadfile tests/integration
 
 check: $(INSTALLED) test ## Lint, types, tests, and the bundle that travels to hospitals.
 	$(BIN)/ruff check .
