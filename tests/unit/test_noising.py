@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from builders import over_the_wire, patients, tiny_config, tiny_plan, validation, write_site, write_store
+from builders import MemoryGrid, over_the_wire, patients, tiny_config, tiny_plan, validation, write_site, write_store
 from federation import WINDOWS, small_config, small_federation
 
 from client import app, task
@@ -20,13 +20,15 @@ from client.noising import statistics_sensitivity as sensitivity
 from client.policy import KINDS, ReleasePolicy
 from client.release import occasion_of, passable
 from client.site import load_site
+from client.statistics import local_statistics
 from client.task import Asked
+from server.admission import Admission
 from server.app import federate
 from server.evaluation import evaluate_validation
 from server.noised import Noised, settled_validation
 from server.progress import Progress
 from server.results import RoundSummary
-from server.statistics import feature_summaries
+from server.statistics import ask_statistics, feature_summaries
 from server.training import Training
 from shared_model.batch import PatientData, open_private_split
 from shared_model.budget import plan_of, steps_a_round
@@ -53,6 +55,7 @@ from shared_model.study import EARLY
 from shared_model.trial import Trial
 
 GRIDS = [*(static_grids()[name] for name in EARLY.static), *EARLY.series_grids]
+CARDS = [SiteCard(site="A", contract="c", encoder="", device="cpu", stays=1, patients=850, deaths=170, counts="noised")]
 SITES = (100, 150, 200, 300, 400, 500, 700, 800)
 
 
@@ -209,6 +212,18 @@ def test_what_is_noised_leaves_as_it_is_and_reads_the_same_on_the_other_side() -
         passable(statistics, "statistics", ReleasePolicy(allow=KINDS, smallest_cell=201), order)
 
 
+@pytest.mark.parametrize("unit", ["patient", "none"])
+def test_the_server_takes_noised_statistics_in_a_private_run_and_in_no_other(unit: str) -> None:
+    config, data = _private(privacy_unit=unit, min_sites=1), _on_the_grids(200, seed=1)
+    private = private_statistics(data, config, _account(_private()), Random(1))
+    exact = local_statistics(data, EARLY)
+    right, wrong = (private, exact) if unit == "patient" else (exact, private)
+    cards = {n: replace(CARDS[0], site=name) for n, name in enumerate(("right", "wrong"), start=1)}
+    grid = MemoryGrid({1: lambda _: right.content(), 2: lambda _: wrong.content()})
+    found, reasons = ask_statistics(grid, Admission(sites=cards, refused={}), config)
+    assert list(found) == ["right"] and "noised in a run that is not private" in reasons["wrong"]
+
+
 def _federation_of(config: RunConfig) -> list[Statistics]:
     return [private_statistics(_on_the_grids(n, seed=n), config, _account(config, n, n // 3), Random(n)) for n in SITES]
 
@@ -274,9 +289,6 @@ def test_the_projection_is_the_nearest_of_its_total_without_negative_numbers() -
     moved = given - found  # the conditions of Karush, Kuhn and Tucker: one shift wherever something is left
     shift = np.array([row[kept > 0].mean() for row, kept in zip(moved, found, strict=True)])
     assert np.all(moved <= shift[:, None] + 1e-9) and np.allclose(np.where(found > 0, moved - shift[:, None], 0), 0)
-
-
-CARDS = [SiteCard(site="A", contract="c", encoder="", device="cpu", stays=1, patients=850, deaths=170, counts="noised")]
 
 
 def _reply(seed: int, noise: float = 8.0) -> EvaluateReply:
