@@ -60,8 +60,11 @@ def write_report(results: RunResults, path: Path) -> None:
 
 
 def evaluated_on(results: RunResults) -> str:
-    """Whose figures the report leads with: without a held-out set, those of the sites' validation patients."""
-    return "validation" if results.validation and not results.heldout else "held-out"
+    """Whose figures the report leads with: without a held-out set, those of the sites' validation patients, which in a
+    private run carry noise."""
+    if results.heldout or not results.validation:
+        return "held-out"
+    return "noised validation" if results.validation.noise else "validation"
 
 
 def metric(results: RunResults, name: str) -> Estimate:

@@ -81,10 +81,11 @@ _PERFORMANCE = """
 <h2>There is no held-out set</h2>
 <p>These figures are on the sites\u2019 own validation patients. Each site sent a histogram of its predicted risks;
 {% if run.validation.noise %}the merged one has noise of {{ run.validation.noise|number(1) }} patients (SD) in each of
-its bars, for privacy. Negative bars were taken away, which pulls an AUROC towards 0.5; the intervals span the noise,
-too.{% else %}merged, they give every figure exactly for risks rounded to 0.005: each patient counts with the middle of
-the bar.{% endif %} The same patients chose {{ "" if run.validation.noise else "the round and " }}the threshold, so the
-figures are a little too good.</p></div>
+its bars, for privacy. Negative bars were taken away, which pulls an AUROC towards 0.5. The bootstrap intervals span the
+noise, too; the bars of the calibration do not. The same patients chose the threshold, so what depends on it is a little
+too good.{% else %}merged, they give every figure exactly for risks rounded to 0.005: each patient counts with the
+middle of the bar. The same patients chose the round and the threshold, so the figures are a little too
+good.{% endif %}</p></div>
 {% endif %}
 <div class="figures">
 {{ figure("roc", "ROC curve", "Every threshold at once: deaths found against survivors flagged. The dot is the

@@ -80,7 +80,8 @@ likely, but for a chance of about δ.</p>
 </table>
 </div>
 <p class="hint">ε of each kind of answer by itself, and of all of them by composition
-({{ run.privacy.accountant|upper }} accountant), which is less than their sum. The server\u2019s reckoning, in which
+({{ run.privacy.accountant|upper }} accountant)
+{%- if spending.columns|length > 1 %}, which is less than their sum{% endif %}. The server\u2019s reckoning, in which
 every round that ran counts{% if run.privacy.unit == "patient" %}; what a site\u2019s own ledger says is
 authoritative{% endif %}.
 {{ "A patient\u2019s gradient" if run.privacy.unit == "patient" else "A site\u2019s update" }} was clipped to an L2 norm

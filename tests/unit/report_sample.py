@@ -419,16 +419,21 @@ def _noised_sites() -> list[SiteSummary]:
     ]
 
 
+@cache
+def _spent() -> PrivacySummary | None:
+    config = RunConfig(privacy_unit="patient", privacy_accountant="rdp")
+    return privacy_summary(config, _noised_sites(), config.rounds)
+
+
 def private() -> RunResults:
     """A private run without a held-out set: one noised validation at the end, and what each site spent."""
     validation = sample_validation(personal=False).model_copy(update={"sites": [], "noise": 15.2})
-    config, sites = RunConfig(privacy_unit="patient", privacy_accountant="rdp"), _noised_sites()
     silent = {"train_loss": None, "validation_loss": None, "validation_auroc": None}
     rounds = [sample_round(number).model_copy(update=silent | {"failed": {}}) for number in range(1, 12)]
     changes = {
         "validation": validation,
-        "privacy": privacy_summary(config, sites, config.rounds),
-        "sites": sites,
+        "privacy": _spent(),
+        "sites": _noised_sites(),
         "rounds": [*rounds, sample_round(12).model_copy(update={"train_loss": None})],
         "best_round": 12,
         "leave_one_out": [],

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 
 from client.statistics import local_statistics
 from client.task import read_order
-from shared_model.distribution import Outcomes
+from shared_model.distribution import Distribution, Outcomes
 from shared_model.errors import ContractError
 from shared_model.mergeable import Validation
 from shared_model.messages import (
@@ -30,6 +30,7 @@ from shared_model.messages import (
     weights_content,
 )
 from shared_model.model import build_model
+from shared_model.noised import placed
 from shared_model.plan import PreprocessingPlan
 from shared_model.refusal import REFUSAL, Refusal, misfit, refusal_of
 from shared_model.study import EARLY
@@ -47,11 +48,20 @@ def _train_reply() -> TrainReply:
     return TrainReply(round=1, weights=_weights(), examples=40, train_loss=0.25, seconds=1.5, validation=HELD)
 
 
+NOISED = Outcomes(Distribution(bins=placed((-7, 0, 3, *range(13)))))
+NOISED_STATISTICS = Statistics(
+    static=(NOISED,) * len(EARLY.static), series=(NOISED,) * len(EARLY.series), patients=50, deaths=15, noise=40.5
+)
+NOISED_REPLY = EvaluateReply(validation=validation({0: -3, 199: 7}, {4: -11}, loss_sum=0.0), noise=5.25)
+
 SENT = {
     "card": CARD_SAMPLE,
     "card with withheld counts": replace(CARD_SAMPLE, patients=None, deaths=None),
     "statistics": local_statistics(patients(30), EARLY),
     "statistics of nothing": local_statistics(patients(30, missing=1.0), EARLY),
+    "card with noised counts": replace(CARD_SAMPLE, counts="noised"),
+    "noised statistics": NOISED_STATISTICS,
+    "noised evaluate reply": NOISED_REPLY,
     "evaluate reply": EvaluateReply(validation=HELD),
     "evaluate reply of nobody": EvaluateReply(validation=Validation()),
 }
@@ -102,13 +112,20 @@ def _with(content: RecordDict, record: str, key: str, value: object) -> RecordDi
 READERS = {
     "card": (SiteCard, CARD, CARD_SAMPLE.content),
     "statistics": (Statistics, METRICS, statistics().content),
+    "noised statistics": (Statistics, METRICS, NOISED_STATISTICS.content),
+    "noised evaluate reply": (EvaluateReply, METRICS, NOISED_REPLY.content),
     "round order": (RoundOrder, CONFIG, lambda: weights_content({}, ORDER)),
     "train reply": (TrainReply, METRICS, lambda: _train_reply().content()),
     "evaluate reply": (EvaluateReply, METRICS, EvaluateReply(validation=HELD).content),
 }
-OPTIONAL = {("card", "patients"), ("card", "deaths"), ("statistics", "deaths"), ("evaluate reply", "num-examples")} | {
-    ("train reply", key) for key in ("train-loss", "seconds")
-}
+OPTIONAL = {
+    ("noised statistics", "deaths"),
+    ("noised evaluate reply", "num-examples"),
+    ("card", "patients"),
+    ("card", "deaths"),
+    ("statistics", "deaths"),
+    ("evaluate reply", "num-examples"),
+} | {("train reply", key) for key in ("train-loss", "seconds")}
 KEYS = [(name, key) for name, (_, record, make) in READERS.items() for key in make()[record]]
 
 
@@ -118,14 +135,19 @@ def test_an_empty_message_is_refused(name: str) -> None:
         READERS[name][0].read(RecordDict())
 
 
-@pytest.mark.parametrize(("name", "key"), [pair for pair in KEYS if pair not in OPTIONAL])
+NOISE = [("noised statistics", "noise"), ("noised evaluate reply", "validation-noise")]
+
+
+@pytest.mark.parametrize(("name", "key"), [pair for pair in KEYS if pair not in OPTIONAL and pair not in NOISE])
 def test_a_message_without_one_of_its_keys_is_refused(name: str, key: str) -> None:
     reader, record, make = READERS[name]
     with pytest.raises(ContractError, match=key):
         reader.read(_without(make(), record, key))
 
 
-@pytest.mark.parametrize(("name", "key"), [pair for pair in KEYS if pair != ("evaluate reply", "num-examples")])
+@pytest.mark.parametrize(
+    ("name", "key"), [pair for pair in KEYS if pair[1] != "num-examples" or pair[0] == "train reply"]
+)
 def test_a_value_of_another_type_is_refused(name: str, key: str) -> None:
     """Text becomes a number, a whole number a fraction, everything else a whole number."""
     reader, record, make = READERS[name]
@@ -158,6 +180,28 @@ def test_a_count_that_is_no_count_is_refused(name: str, key: str, number: float)
     spoiled = [number, *(float(v) for v in make()[record][key][1:])]
     with pytest.raises(ContractError, match=key):
         reader.read(_with(make(), record, key, spoiled))
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("noised statistics", "noise"), ("noised evaluate reply", "validation-noise")]
+)
+def test_noise_that_hides_nothing_is_refused(name: str, key: str, noise: float) -> None:
+    reader, record, make = READERS[name]
+    with pytest.raises(ContractError, match=key):
+        reader.read(_with(make(), record, key, noise))
+
+
+@pytest.mark.parametrize(("name", "key"), NOISE)
+def test_noised_counts_without_their_noise_are_refused(name: str, key: str) -> None:
+    reader, record, make = READERS[name]
+    with pytest.raises(ContractError, match=r"no ConfigRecord 'sums'|no count"):
+        reader.read(_without(make(), record, key))
+
+
+def test_counts_of_another_word_than_the_protocols_are_refused() -> None:
+    with pytest.raises(ContractError, match="counts"):
+        SiteCard.read(_with(CARD_SAMPLE.content(), CARD, "counts", "guessed"))
 
 
 @pytest.mark.parametrize("total", ["-1", "1.5", "nan", "", "1" * 41, "\u0663"])

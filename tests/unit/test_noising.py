@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from inspect import signature
 from math import sqrt
 from pathlib import Path
-from random import Random
+from random import Random, SystemRandom
 
 import numpy as np
 import pytest
 import torch
-from builders import over_the_wire, patients, tiny_config, tiny_plan, validation, write_site, write_store
+from builders import MemoryGrid, over_the_wire, patients, tiny_config, tiny_plan, validation, write_site, write_store
 from federation import WINDOWS, small_config, small_federation
 
 from client import app, task
@@ -20,15 +21,17 @@ from client.noising import statistics_sensitivity as sensitivity
 from client.policy import KINDS, ReleasePolicy
 from client.release import occasion_of, passable
 from client.site import load_site
+from client.statistics import local_statistics
 from client.task import Asked
+from server.admission import Admission
 from server.app import federate
 from server.evaluation import evaluate_validation
 from server.noised import Noised, settled_validation
 from server.progress import Progress
 from server.results import RoundSummary
-from server.statistics import feature_summaries
+from server.statistics import ask_statistics, feature_summaries
 from server.training import Training
-from shared_model.batch import PatientData, open_private_split
+from shared_model.batch import PatientData
 from shared_model.budget import plan_of, steps_a_round
 from shared_model.config import RunConfig
 from shared_model.distribution import BINS, Distribution, Floats, Outcomes, ValueGrid, static_grids
@@ -50,9 +53,10 @@ from shared_model.noised import coarse, coarse_edge, coarse_scores, on_simplex, 
 from shared_model.plan import PreprocessingPlan
 from shared_model.privacy import PrivacyPlan
 from shared_model.study import EARLY
-from shared_model.trial import Trial
+from shared_model.trial import THE_RUN, Trial
 
 GRIDS = [*(static_grids()[name] for name in EARLY.static), *EARLY.series_grids]
+CARDS = [SiteCard(site="A", contract="c", encoder="", device="cpu", stays=1, patients=850, deaths=170, counts="noised")]
 SITES = (100, 150, 200, 300, 400, 500, 700, 800)
 
 
@@ -154,12 +158,13 @@ def test_any_one_patient_changes_one_count_of_a_validation() -> None:
 
 def test_one_patient_less_leaves_every_other_where_it_was(tmp_path: Path) -> None:
     """In a stratified split, one more would push another across: two patients would change."""
-    data = patients(300)
-    without = data.subset(torch.arange(1, 300))
-    both = [open_private_split(write_store(tmp_path / str(n), d), 0.2, seed=3) for n, d in enumerate((data, without))]
-    for whole, fewer in zip(*both, strict=True):
-        assert set(whole.patient_N.tolist()) - {1000} == set(fewer.patient_N.tolist())
-    assert 40 < both[0][1].patients < 80
+    data, config = patients(300), _private(validation_fraction=0.2, seed=3)
+    whole = THE_RUN.open(write_store(tmp_path / "whole", data), config)
+    assert 40 < whole[1].patients < 80
+    for gone in range(12):
+        fewer = data.subset(torch.tensor([n for n in range(300) if n != gone]))
+        for before, after in zip(whole, THE_RUN.open(write_store(tmp_path / str(gone), fewer), config), strict=True):
+            assert set(before.patient_N.tolist()) - {1000 + gone} == set(after.patient_N.tolist())
 
 
 @pytest.mark.parametrize("select", [0, 12])
@@ -194,6 +199,9 @@ def test_without_an_entropy_of_its_own_no_two_answers_are_alike() -> None:
     config, data = _private(), _on_the_grids(120, seed=1)
     first, second = (private_statistics(data, config, _account(config)) for _ in range(2))
     assert first.static != second.static
+    for used in (private_statistics, private_validation, one_stay_a_patient, Drawn.of):
+        *_, entropy = signature(used).parameters.values()
+        assert isinstance(entropy.default, SystemRandom)
 
 
 def test_what_is_noised_leaves_as_it_is_and_reads_the_same_on_the_other_side() -> None:
@@ -207,6 +215,18 @@ def test_what_is_noised_leaves_as_it_is_and_reads_the_same_on_the_other_side() -
     assert min(reply.validation.negatives) < 0
     with pytest.raises(ReleaseRefused, match="fewer than 201"):
         passable(statistics, "statistics", ReleasePolicy(allow=KINDS, smallest_cell=201), order)
+
+
+@pytest.mark.parametrize("unit", ["patient", "none"])
+def test_the_server_takes_noised_statistics_in_a_private_run_and_in_no_other(unit: str) -> None:
+    config, data = _private(privacy_unit=unit, min_sites=1), _on_the_grids(200, seed=1)
+    private = private_statistics(data, config, _account(_private()), Random(1))
+    exact = local_statistics(data, EARLY)
+    right, wrong = (private, exact) if unit == "patient" else (exact, private)
+    cards = {n: replace(CARDS[0], site=name) for n, name in enumerate(("right", "wrong"), start=1)}
+    grid = MemoryGrid({1: lambda _: right.content(), 2: lambda _: wrong.content()})
+    found, reasons = ask_statistics(grid, Admission(sites=cards, refused={}), config)
+    assert list(found) == ["right"] and "noised in a run that is not private" in reasons["wrong"]
 
 
 def _federation_of(config: RunConfig) -> list[Statistics]:
@@ -274,9 +294,6 @@ def test_the_projection_is_the_nearest_of_its_total_without_negative_numbers() -
     moved = given - found  # the conditions of Karush, Kuhn and Tucker: one shift wherever something is left
     shift = np.array([row[kept > 0].mean() for row, kept in zip(moved, found, strict=True)])
     assert np.all(moved <= shift[:, None] + 1e-9) and np.allclose(np.where(found > 0, moved - shift[:, None], 0), 0)
-
-
-CARDS = [SiteCard(site="A", contract="c", encoder="", device="cpu", stays=1, patients=850, deaths=170, counts="noised")]
 
 
 def _reply(seed: int, noise: float = 8.0) -> EvaluateReply:

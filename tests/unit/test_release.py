@@ -248,12 +248,18 @@ def test_a_site_may_list_fewer_keys(keys: tuple[str, ...], reply: Reply, name: s
 
 
 def test_the_declared_keys_are_those_that_replies_have() -> None:
+    """Noise goes with noised counts alone, and a personalised model's validation and power sums never do."""
     personal = EvaluateReply(validation=HELD, personal=HELD)
+    noised = {"noise", "validation-noise"}
+    for private in (replace(statistics(), noise=3.0), EvaluateReply(validation=HELD, noise=3.0)):
+        content, declared = leaving(private, POLICY), REPLIES[KIND_OF[type(private)]]
+        assert noised & content["metrics"].keys() and content["metrics"].keys() <= declared["metrics"]
+        assert content.keys() == {"metrics"}
     for reply in (CARD, statistics(), _update(control=_update().weights), personal):
         content, declared = leaving(reply, POLICY), REPLIES[KIND_OF[type(reply)]]
         assert content.keys() == declared.keys()
         for record, keys in declared.items():
-            assert keys is None or content[record].keys() == keys
+            assert keys is None or content[record].keys() == keys - noised
 
 
 class _Extended(TrainReply):

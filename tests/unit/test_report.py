@@ -443,6 +443,7 @@ def test_what_was_spent_is_composed_from_every_mechanism_and_stays_below_the_lim
         assert [one.what for one in account.releases] == ["counts", "statistics", "training", "validation"]
     words = _words(run)
     assert f"{run.privacy.accounts[0].epsilon:.2f}" in words and "authoritative" in words
+    assert headline(run).startswith("Four hospitals, one model: noised validation AUROC")
     assert "noise of 15.2 patients" in words and "Counts carry noise" in words
 
 
