@@ -78,7 +78,8 @@ _PERFORMANCE = """
 {% if not run.heldout %}
 <div class="box">
 <h2>There is no held-out set</h2>
-<p>These figures are on the sites\u2019 own validation patients. Each site sent a histogram of its predicted risks;
+<p>These figures are on the sites\u2019 own validation patients. Each site sent a histogram of its predicted
+risks{% if run.config.get("secure-aggregation") %}, under a mask: only their sum is known{% endif %};
 merged, they give every figure exactly for risks rounded to 0.005: each patient counts with the middle of the bar. The
 same patients chose the round and the threshold, so the figures are a little too good.</p></div>
 {% endif %}

@@ -12,6 +12,7 @@ import psutil
 from builders import patients, write_store
 from safetensors.torch import load_file
 
+from client.policy import KINDS
 from shared_model.flower import flower_environment, free_port
 from shared_model.messages import Weights
 from shared_model.study import Study
@@ -161,7 +162,7 @@ class Consortium:
             "site": name,
             "store": "store",
             "prediction_hours": float(WINDOWS),
-            "release": {"allow": ["describe", "statistics", "train", "evaluate"], "smallest_cell": 3},
+            "release": {"allow": KINDS, "smallest_cell": 3},
         }
         path = folder / "site.yaml"
         path.write_text(json.dumps(held), encoding="utf-8")
