@@ -1,6 +1,7 @@
 """A site's part in secure aggregation, over real messages to its ClientApp: what it answers once, twice, and never."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from federation import WINDOWS, answers_of, small_config
 from flwr.app import Message, RecordDict
 
 from client.audit_chain import entries
+from client.site_state import KEPT_RUNS, state_folder
 from shared_model.config import RunConfig
 from shared_model.messages import EVALUATE, STATISTICS, TRAIN, RoundOrder, trial_content, weights_content
 from shared_model.model import build_model
@@ -297,3 +299,21 @@ def test_damaged_files_let_nothing_out(talk: Talk) -> None:
     [path] = (talk.folder / "Site 1" / "store.state").rglob(f"{talk.purpose.session}.json")
     path.write_text(json.dumps({"purpose": 1})[:-3])
     assert "are damaged; nothing was sent" in _reason(talk.ask("Site 1", STATISTICS, talk.question()))
+
+
+def test_a_resumed_run_is_not_forgotten_for_younger_ones_and_the_oldest_are(tmp_path: Path, config: RunConfig) -> None:
+    folders = {}
+    for number, name in enumerate(["resumed", *(f"later-{n}" for n in range(KEPT_RUNS))]):
+        folders[name] = state_folder(tmp_path / "Site 1" / "store", name)
+        (folders[name] / "secure").mkdir(parents=True)
+        os.utime(folders[name], (number, number))
+    talk = Talk(tmp_path, config.model_copy(update={"name": "resumed"}))
+    talk.keys()
+    assert '"secrets"' in talk.files() and not folders["later-0"].exists() and folders["later-1"].exists()
+
+
+def test_the_masked_answer_is_not_larger_than_the_site_allows(tmp_path: Path, config: RunConfig) -> None:
+    talk = Talk(tmp_path, config, largest_megabytes=0.05)  # in the clear it is smaller: small counts are short there
+    talk.keys()
+    talk.shares()
+    assert "release.largest_megabytes allows 0.05" in _reason(talk.ask("Site 1", STATISTICS, talk.question()))
