@@ -92,6 +92,7 @@ def release(reply: Reply, asked: Asked) -> Content:
     rule, never a value."""
     passed = passable(reply, asked.occasion.kind, asked.site.release, asked.content)
     passed = masked(passed, asked)
+    _check_size(passed.content, asked.occasion.kind, asked.site.release)
     with AuditLog.held(asked.site.audit_file) as audit:
         check_request(asked.site, asked.occasion)  # again: it may have been paused meanwhile, or have answered
         audit.append(_entry(passed, asked.site.site, asked.occasion, rule=""))

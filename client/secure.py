@@ -55,7 +55,7 @@ def keys(asked: "Asked") -> Keys:
         if held is None:
             held = {"purpose": purpose, "sites": sites, "secrets": _hexed(vars(Secrets.new()))}
             files.begin(session, held)
-        if (held["purpose"], held["sites"]) != (purpose, sites) or "secrets" not in held:
+        if "secrets" not in held or (held["purpose"], held["sites"]) != (purpose, sites):
             raise ReleaseRefused("secure aggregation: this session is for something else, or has ended")
         secrets = _secrets(held)
     return Keys(

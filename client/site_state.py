@@ -13,12 +13,12 @@ from shared_model.atomic import replacing_file
 from shared_model.errors import StoreError
 from shared_model.messages import Weights
 
-KEPT_RUNS, KEPT_ROUNDS, STATE = 5, 5, ".state"
+KEPT_RUNS, KEPT_ROUNDS, STATE, RUN = 5, 5, ".state", "run-"
 
 
 def state_folder(store: Path, run: str) -> Path:
     """Where a run's state lies; ``run`` is its name, or Flower's number of it."""
-    return store.with_name(store.name + STATE) / f"run-{run}"
+    return store.with_name(store.name + STATE) / f"{RUN}{run}"
 
 
 def save_state(folder: Path, name: str, weights: Weights) -> None:
@@ -32,9 +32,10 @@ def save_state(folder: Path, name: str, weights: Weights) -> None:
 
 
 def forget_old_runs(folder: Path) -> None:
-    """Remove what the oldest runs beyond ``KEPT_RUNS`` left; ``folder`` is one of a run's."""
+    """Remove what the oldest runs beyond ``KEPT_RUNS`` left; ``folder`` is one of a run's, now the youngest."""
+    next(place for place in (folder, *folder.parents) if place.name.startswith(RUN)).touch()
     of_store = next(parent for parent in folder.parents if parent.name.endswith(STATE))
-    runs = sorted(of_store.glob("run-*"), key=lambda run: run.stat().st_mtime)
+    runs = sorted(of_store.glob(f"{RUN}*"), key=lambda run: run.stat().st_mtime)
     for old in runs[:-KEPT_RUNS]:
         shutil.rmtree(old, ignore_errors=True)
 

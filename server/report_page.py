@@ -79,7 +79,8 @@ _PERFORMANCE = """
 {% if not run.heldout %}
 <div class="box">
 <h2>There is no held-out set</h2>
-<p>These figures are on the sites\u2019 own validation patients. Each site sent a histogram of its predicted risks;
+<p>These figures are on the sites\u2019 own validation patients. Each site sent a histogram of its predicted
+risks{% if run.config.get("secure-aggregation") %}, under a mask: only their sum is known{% endif %};
 {% if run.validation.noise %}the merged one has noise of {{ run.validation.noise|number(1) }} patients (SD) in each of
 its bars, for privacy. Negative bars were taken away, which pulls an AUROC towards 0.5. The bootstrap intervals span the
 noise, too; the bars of the calibration do not. The same patients chose the threshold, so what depends on it is a little

@@ -14,6 +14,7 @@ from builders import MemoryGrid, patients, write_store
 from federation import answers_of
 from safetensors.torch import load_file
 
+from client.policy import KINDS
 from server.app import federate
 from server.progress import Progress
 from shared_model.config import RunConfig, Scalar
@@ -166,7 +167,7 @@ class Consortium:
             "site": name,
             "store": "store",
             "prediction_hours": float(WINDOWS),
-            "release": {"allow": ["describe", "statistics", "train", "evaluate"], "smallest_cell": 3},
+            "release": {"allow": KINDS, "smallest_cell": 3},
         }
         path = folder / "site.yaml"
         path.write_text(json.dumps(held), encoding="utf-8")

@@ -148,7 +148,7 @@ def _head(folder: Path, delimiter: str) -> Iterator[str]:
         "cohort: all_icu              # sepsis3 needs prescriptions and cultures",
         "encoder: none                # minilm, a folder, or a Hugging Face id to read notes",
         "release:                     # nothing leaves the site that is not listed here",
-        "  allow: [describe, statistics, train, evaluate]",
+        "  allow: [describe, statistics, train, evaluate, secure]",
         "# timezone: Europe/Berlin    # needed where times name a zone",
         "sources:",
         "  extract:",

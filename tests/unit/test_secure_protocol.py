@@ -61,9 +61,8 @@ def test_who_never_shared_and_who_does_not_help_to_open_are_no_loss() -> None:
 
 
 def test_a_sum_stays_closed_without_the_masks_of_one_that_is_missing() -> None:
-    session, plain = session_of(3), None
-    plain = _vectors(session)
-    masked = session.masked(plain)
+    session = session_of(3)
+    masked = session.masked(_vectors(session))
     survivors = list(session.held)
     opened = session.opening(survivors).opened(total(list(masked.values())[:2]), session.told(survivors, survivors))
     assert abs(opened.integers()[0]) > 2**100
