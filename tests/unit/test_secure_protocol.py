@@ -221,13 +221,15 @@ def test_what_the_server_sees_of_one_site_is_uniform_whatever_it_hides() -> None
 
 
 def test_each_of_the_two_masks_hides_alone() -> None:
-    """The server may learn a site's seed, or its pairwise masks, and its answer stays hidden by the other."""
-    seat, size = session_of(2).seats["S00"], (20_000, 0)
-    for mask in (
-        own_mask(seat.secrets.seed, seat.session, size),
-        pair_mask(seat.secrets.masking, seat.roster.of("S01").masking, seat.session, size),
-    ):
-        assert chisquare(np.bincount(_bytes(mask), minlength=256)).pvalue > 1e-6
+    """The server may learn a site's seed, or its pairwise masks: its answer, here zero, stays under the other."""
+    session, size = session_of(2), (20_000, 0)
+    seat = session.seats["S00"]
+    masked = seat.masked(Vector.of(np.zeros(size[0], dtype=np.int64), []), session.held)
+    own = own_mask(seat.secrets.seed, seat.session, size)
+    pair = pair_mask(seat.secrets.masking, seat.roster.of("S01").masking, seat.session, size)
+    for left in (masked - own, masked - pair):
+        assert chisquare(np.bincount(_bytes(left), minlength=256)).pvalue > 1e-6
+    assert not (masked - own - pair).words().any()
 
 
 def test_numbers_that_do_not_fit_are_refused_and_never_wrap() -> None:
