@@ -45,7 +45,7 @@ def run_utility(
     if replace or not (out / RESULTS).is_file():
         claim_folder(out, RESULTS, replace=replace)
     scenario = scenario_of(out)
-    configs = _configs(scenario.config, epsilons, overrides)
+    configs = configs_of(scenario.config, epsilons, overrides)
     curve = PrivacyCurve(
         consilium_version=version("consilium"),
         status="partial",
@@ -74,7 +74,9 @@ def run_utility(
     return curve
 
 
-def _configs(base: RunConfig, epsilons: Sequence[float], overrides: dict[str, Scalar]) -> dict[float | None, RunConfig]:
+def configs_of(
+    base: RunConfig, epsilons: Sequence[float], overrides: dict[str, Scalar]
+) -> dict[float | None, RunConfig]:
     """None: without privacy, as the scenario says; then the private ones, the least private first."""
     found: dict[float | None, RunConfig] = {None: base}
     for epsilon in sorted(set(epsilons), reverse=True):
