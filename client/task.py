@@ -70,7 +70,9 @@ def statistics(asked: Asked) -> Statistics:
 
 
 def train(asked: Asked) -> TrainReply:
-    """Validate the incoming model, then train it."""
+    """Validate the incoming model, then train it. Under a privacy account, train it and tell nothing else."""
+    if asked.account is not None:
+        return _train_private(asked, asked.account)
     task = _Task.of(asked)
     before, control = task.validate(), _Control.of(asked, task)
     update = task.train(task.order.round, correction=control.correction if control else None)
@@ -82,6 +84,32 @@ def train(asked: Asked) -> TrainReply:
         seconds=update.seconds,
         validation=before,
         control=control.change(update.gradient) if control and update.gradient else None,
+    )
+
+
+def _train_private(asked: Asked, account: Account) -> TrainReply:
+    """A round's private steps; of everything else that is known afterwards, nothing is paid for."""
+    from client.privatize import train_private
+    from shared_model.mergeable import Validation
+
+    task = _Task.of(asked)
+    update = train_private(
+        task.model,
+        task.training,
+        task.scaler,
+        task.config,
+        plan=account.plan,
+        learning_rate=task.order.learning_rate,
+        device=task.device,
+    )
+    return TrainReply(
+        round=task.order.round,
+        weights=update.weights,
+        examples=account.patients,
+        train_loss=None,
+        seconds=None,
+        validation=Validation(),
+        mechanism=account.plan.round,
     )
 
 
