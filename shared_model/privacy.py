@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from shared_model.errors import PrivacyError
@@ -20,8 +21,8 @@ Accountant = Literal["rdp", "prv"]
 # (Dong et al. 2022, arXiv 1905.02383); training gets what is left.
 COUNT_SHARE, STATISTICS_SHARE, VALIDATION_SHARE = 0.02, 0.15, 0.08
 LEAST_PATIENTS = 100  # of a site; with fewer, noise is all that would leave
-_TOLERANCE = 1e-3  # of a calibrated noise multiplier, relative
-_MOST_NOISE = 1e6
+_TOLERANCE = 2e-3  # of a calibrated epsilon, relative
+_LEAST_NOISE, _MOST_NOISE = 1e-3, 1e6
 _MORE_ORDERS = (72, 96, 128, 192, 256, 384, 512, 1024)  # of RDP: with Opacus' own, epsilon cannot be below 0.2
 
 
@@ -67,21 +68,26 @@ def epsilon_of(mechanisms: Iterable[Mechanism], delta: float, accountant: Accoun
     steps: Counter[tuple[float, float]] = Counter()
     for mechanism in mechanisms:
         steps[mechanism.noise_multiplier, mechanism.sample_rate] += mechanism.steps
-    history = [(noise, rate, count) for (noise, rate), count in sorted(steps.items()) if count and rate]
+    history = tuple((noise, rate, count) for (noise, rate), count in sorted(steps.items()) if count and rate)
     if not history:
         return 0.0
     if min(noise for noise, _, _ in history) <= 0:
         return math.inf
+    return _composed(history, delta, accountant)
+
+
+@lru_cache(maxsize=256)
+def _composed(history: tuple[tuple[float, float, int], ...], delta: float, accountant: Accountant) -> float:
     from opacus.accountants import PRVAccountant, RDPAccountant
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the best order being an end of the list, and of log(0) at rate 1
         if accountant == "rdp":
             rdp = RDPAccountant()
-            rdp.history = history
+            rdp.history = list(history)
             return max(float(rdp.get_epsilon(delta, [*rdp.DEFAULT_ALPHAS, *_MORE_ORDERS])), 0.0)
         prv = PRVAccountant()
-        prv.history = history
+        prv.history = list(history)
         return max(float(prv.get_epsilon(delta)), 0.0)
 
 
@@ -89,7 +95,7 @@ def noise_for(epsilon: float, delta: float, accountant: Accountant, *, steps: in
     """The smallest noise multiplier at which so many Gaussian mechanisms, and nothing else, are (epsilon,
     delta)-private. Raises PrivacyError."""
     check_budget(epsilon, delta)
-    return _least_noise(lambda noise: epsilon_of([Mechanism(noise, steps=steps)], delta, accountant) <= epsilon)
+    return _least_noise(lambda noise: epsilon_of([Mechanism(noise, steps=steps)], delta, accountant), epsilon)
 
 
 def count_mechanism(epsilon: float, delta: float, accountant: Accountant) -> Mechanism:
@@ -97,6 +103,7 @@ def count_mechanism(epsilon: float, delta: float, accountant: Accountant) -> Mec
     return Mechanism(noise_for(epsilon, delta, accountant) / math.sqrt(COUNT_SHARE))
 
 
+@lru_cache(maxsize=64)
 def calibrate(
     *,
     epsilon: float,
@@ -127,8 +134,8 @@ def calibrate(
     others = (*filter(None, (count,)), statistics, validation)
     rate, steps = batch_size / patients, rounds * steps_a_round
 
-    def enough(noise: float) -> bool:
-        return epsilon_of((*others, Mechanism(noise, rate, steps)), delta, accountant) <= epsilon
+    def epsilon_at(noise: float) -> float:
+        return epsilon_of((*others, Mechanism(noise, rate, steps)), delta, accountant)
 
     return PrivacyPlan(
         epsilon=epsilon,
@@ -138,7 +145,7 @@ def calibrate(
         count=count,
         statistics=statistics,
         validation=validation,
-        training=Mechanism(_least_noise(enough), rate, steps),
+        training=Mechanism(_least_noise(epsilon_at, epsilon), rate, steps),
         steps_a_round=steps_a_round,
     )
 
@@ -151,17 +158,22 @@ def check_budget(epsilon: float, delta: float) -> None:
         raise PrivacyError(f"privacy.delta = {delta:g}: must be between 0 and 1")
 
 
-def _least_noise(enough: Callable[[float], bool]) -> float:
-    """The smallest noise multiplier that is enough, by bisection. Raises PrivacyError where none is."""
-    high = 1.0
-    while not enough(high):
-        high *= 2
-        if high > _MOST_NOISE:
-            raise PrivacyError("privacy.epsilon: so small that no noise is enough")
-    low = high / 2
-    while enough(low):
-        high, low = low, low / 2
-    while high / low > 1 + _TOLERANCE:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+def _least_noise(epsilon_at: Callable[[float], float], epsilon: float) -> float:
+    """A noise multiplier at which ``epsilon_at`` is at most ``epsilon`` and hardly less, by secants between logarithms
+    within bounds that close in: few steps, as each may take a third of a second. Raises PrivacyError where none is."""
+    low, high, noise, before = 0.0, math.inf, 1.0, (1.0, math.nan)
+    while _LEAST_NOISE < noise < _MOST_NOISE:
+        found = epsilon_at(noise)
+        if epsilon * (1 - _TOLERANCE) <= found <= epsilon:
+            return noise
+        low, high = (low, noise) if found <= epsilon else (noise, high)
+        if high - low < 1e-9 * high:
+            return high
+        slope = -1.0
+        if 0 < found < math.inf and 0 < before[1] < math.inf and noise != before[0]:
+            slope = min(math.log(found / before[1]) / math.log(noise / before[0]), -0.3)
+        aim = epsilon * (1 - _TOLERANCE / 2) / found if 0 < found < math.inf else (0.1 if found else 10.0)
+        before, guess = (noise, found), noise * aim ** (1 / slope)
+        ends = max(low, high / 8 if high < math.inf else 0.0), min(high, 8 * low if low else math.inf)
+        noise = guess if ends[0] < guess < ends[1] else math.sqrt(max(ends[0], noise / 8) * min(ends[1], noise * 8))
+    raise PrivacyError("privacy.epsilon: so small, or so large, that no noise is right")
