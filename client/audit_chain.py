@@ -1,4 +1,4 @@
-"""The chain of an audit log, or a ledger: how a line is written, how it is read, and whether a log is what its head says.
+"""The chain of an audit log, or a ledger: how a line is written and read, and whether a log is what its head says.
 
 A line is the canonical JSON of an entry: sorted keys, no spaces, ASCII. ``digest`` is the SHA-256 of the entry without
 it; ``previous`` is the digest of the line before, and of nothing in the first line.

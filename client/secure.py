@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from client.task import Asked
 
 MASKABLE = ("statistics", "train", "evaluate")
+KINDS = ("secure_keys", "secure_shares", "secure_unmask")  # their answers hold nothing of patients
 
 
 def keys(asked: "Asked") -> Keys:
