@@ -73,28 +73,7 @@ class Spending:
         return (*filter(None, (self.counted,)), *(charge.mechanism for charge in self.charges))
 
     @property
-    def check_caps(
-    caps: Caps, runs: Mapping[str, Spending], run: str, project: str, wanted: tuple[Mechanism, ...]
-) -> None:
-    """Whether what ``run`` wants in all fits beside the other runs. Raises BudgetExceeded."""
-    others = [held for held in runs.values() if held.run != run]
-    rules = [
-        (f"project {project!r}", caps.limit(project), [held for held in others if held.project == project]),
-        ("all runs together", caps.total, others),
-    ]
-    for what, limit, beside in rules:
-        if limit is None:
-            continue
-        taken = committed(beside)
-        would = epsilon_of((*taken, *wanted), caps.delta)
-        if would > limit:
-            raise BudgetExceeded(
-                f"run {run!r}: with it {what} would come to epsilon {would:.4g} at delta {caps.delta:g}"
-                f" (others: {epsilon_of(taken, caps.delta):.4g}); the site's cap is {limit:g}"
-            )
-
-
-def committed(self) -> tuple[Mechanism, ...]:
+    def committed(self) -> tuple[Mechanism, ...]:
         """The spent, and while the run is open also the rest of its plan."""
         return self.spent if self.plan is None or self.closed else self.plan.mechanisms
 
@@ -140,7 +119,7 @@ class Ledger(ChainedLog):
     @classmethod
     @contextmanager
     def of(cls, site: "SiteConfig") -> Iterator["Ledger"]:
-        """Held, read as a whole and found to be what was written, and no older than the audit log. Raises LedgerError."""
+        """Held, and found to be what was written and no older than the audit log. Raises LedgerError."""
         with cls.held(site.ledger_file) as ledger:
             ledger.caps = site.privacy
             ledger._healed()
@@ -202,6 +181,25 @@ class Ledger(ChainedLog):
         if known is not None and not any((e["n"], e["digest"]) == known for e in entries(self.path, self.book)):
             raise LedgerError(f"{self.path}: the ledger is older than the audit log, which names its line {known[0]}")
         self.runs = spendings(self.path)
+
+
+def check_caps(caps: Caps, runs: Mapping[str, Spending], run: str, project: str, wanted: tuple[Mechanism, ...]) -> None:
+    """Whether what ``run`` wants in all fits beside the other runs. Raises BudgetExceeded."""
+    others = [held for held in runs.values() if held.run != run]
+    rules = [
+        (f"project {project!r}", caps.limit(project), [held for held in others if held.project == project]),
+        ("all runs together", caps.total, others),
+    ]
+    for what, limit, beside in rules:
+        if limit is None:
+            continue
+        taken = committed(beside)
+        would = epsilon_of((*taken, *wanted), caps.delta)
+        if would > limit:
+            raise BudgetExceeded(
+                f"run {run!r}: with it {what} would come to epsilon {would:.4g} at delta {caps.delta:g}"
+                f" (others: {epsilon_of(taken, caps.delta):.4g}); the site's cap is {limit:g}"
+            )
 
 
 def committed(runs: Iterable[Spending]) -> list[Mechanism]:

@@ -145,7 +145,7 @@ def _cost(site: "SiteConfig", config: "RunConfig") -> dict[str, Any]:
 
 
 def _of_run(held: "Spending", delta: float) -> dict[str, Any]:
-    """``left``: how far the spent epsilon is below the one set aside. Epsilons do not add up: it buys no run of its own."""
+    """``left``: how far the spent epsilon is below the one set aside. Epsilons do not simply add up."""
     from shared_model.privacy import epsilon_of
 
     spent, whole = epsilon_of(held.spent, delta), epsilon_of(held.committed, delta)
