@@ -102,11 +102,22 @@ def cost(
 
     Exit status 1 where it does not fit. The run itself reckons with the count of patients that it is told.
     """
-    from shared_model.config import RunConfig
+    from shared_model.config import RunConfig, Scalar
 
     site = _site(config)
-    settings = {"rounds": rounds, "batch-size": batch_size, "local-epochs": local_epochs, "local-steps": local_steps}
-    private = {"unit": "patient", "epsilon": epsilon, "delta": delta, "accountant": accountant, "project": project}
+    settings: dict[str, Scalar] = {
+        "rounds": rounds,
+        "batch-size": batch_size,
+        "local-epochs": local_epochs,
+        "local-steps": local_steps,
+    }
+    private: dict[str, Scalar] = {
+        "unit": "patient",
+        "epsilon": epsilon,
+        "delta": delta,
+        "accountant": accountant,
+        "project": project,
+    }
     flat = settings | {"validation-fraction": validation_fraction} | {f"privacy.{k}": v for k, v in private.items()}
     told = _cost(site, RunConfig.from_flat(flat))
     if json:
