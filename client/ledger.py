@@ -14,7 +14,6 @@ A ledger that came back from a backup would forget what was spent since. So ever
 the ledger's line behind it, and a ledger without the newest of these lines is not used.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -58,6 +57,7 @@ class Spending:
     patients: int
     deaths: int
     counted: Mechanism | None
+    earlier: tuple[Mechanism, ...] = ()  # counts that it was told before, with settings that were not authorised
     plan: PrivacyPlan | None = None
     charges: tuple[Charge, ...] = ()
     closed: bool = False
@@ -70,12 +70,12 @@ class Spending:
     @property
     def spent(self) -> tuple[Mechanism, ...]:
         """Of everything that has left, or was about to."""
-        return (*filter(None, (self.counted,)), *(charge.mechanism for charge in self.charges))
+        return (*self.earlier, *filter(None, (self.counted,)), *(charge.mechanism for charge in self.charges))
 
     @property
     def committed(self) -> tuple[Mechanism, ...]:
         """The spent, and while the run is open also the rest of its plan."""
-        return self.spent if self.plan is None or self.closed else self.plan.mechanisms
+        return self.spent if self.plan is None or self.closed else (*self.earlier, *self.plan.mechanisms)
 
     def charge_of(self, kind: Kind, asked: str) -> Charge | None:
         """What was paid for the same question."""
@@ -128,6 +128,7 @@ class Ledger(ChainedLog):
 
     def count(self, told: Spending) -> Spending:
         """Note the counts that a run is told, before they tell anything. Raises BudgetExceeded."""
+        told = replace(told, earlier=_counts_before(self.runs, told.run))
         check_caps(self.caps, self.runs, told.run, told.project, told.spent)
         keys = ("run", "run_id", "project", "settings", "patients", "deaths")
         counted = None if told.counted is None else asdict(told.counted)
@@ -136,7 +137,7 @@ class Ledger(ChainedLog):
     def authorize(self, run: str, plan: PrivacyPlan) -> Spending:
         """Set a plan's budget aside for a run that was counted. Raises BudgetExceeded."""
         told, delta = self.runs[run], self.caps.delta
-        check_caps(self.caps, self.runs, run, told.project, plan.mechanisms)
+        check_caps(self.caps, self.runs, run, told.project, replace(told, plan=plan).committed)
         keys = ("run_id", "project", "settings", "patients", "deaths")
         return self._noted(
             {
@@ -237,18 +238,23 @@ def _take(runs: dict[str, Spending], entry: Entry) -> Spending:
         case "counted":
             keys = ("run", "run_id", "project", "settings", "patients", "deaths")
             counted = None if entry["counted"] is None else Mechanism(**entry["counted"])
-            runs[run] = Spending(**{key: entry[key] for key in keys}, counted=counted)
+            told = {key: entry[key] for key in keys}
+            runs[run] = Spending(**told, counted=counted, earlier=_counts_before(runs, run))
         case "authorized":
             runs[run] = replace(runs[run], plan=_plan(entry["plan"]))
         case "charged":
             mechanism = Mechanism(entry["noise_multiplier"], entry["sample_rate"], entry["steps"])
-            told = {key: entry[key] for key in ("kind", "round", "asked", "content")}
-            runs[run] = replace(runs[run], charges=(*runs[run].charges, Charge(**told, mechanism=mechanism)))
+            held = {key: entry[key] for key in ("kind", "round", "asked", "content")}
+            runs[run] = replace(runs[run], charges=(*runs[run].charges, Charge(**held, mechanism=mechanism)))
         case "closed":
             runs[run] = replace(runs[run], closed=True)
         case other:
             raise LedgerError(f"privacy ledger: an entry {other!r}, which this version does not know")
     return runs[run]
+
+
+def _counts_before(runs: Mapping[str, Spending], run: str) -> tuple[Mechanism, ...]:
+    return runs[run].spent if run in runs else ()
 
 
 def _plan(held: Mapping[str, Any]) -> PrivacyPlan:
@@ -259,10 +265,3 @@ def _plan(held: Mapping[str, Any]) -> PrivacyPlan:
 def _allowed(plan: PrivacyPlan) -> dict[Kind, Mechanism]:
     """What is charged answer by answer; the counts were charged before the plan was made."""
     return {"statistics": plan.statistics, "train": plan.training, "evaluate": plan.validation}
-
-
-def digest_of_settings(settings: Mapping[str, Any]) -> str:
-    """Of the settings that decide what a run may spend."""
-    from hashlib import sha256
-
-    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

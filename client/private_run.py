@@ -5,6 +5,7 @@ crash or a lost reply, gets the same bytes and costs nothing: fresh noise would 
 of their own tell more than one.
 """
 
+import json
 import math
 from collections.abc import Callable
 from hashlib import sha256
@@ -13,7 +14,7 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
 from client.account import Account
-from client.ledger import Ledger, Receipt, Spending, digest_of_settings
+from client.ledger import Ledger, Receipt, Spending
 from client.site_state import KEPT_ROUNDS, forget_old_runs, state_folder
 from shared_model.atomic import write_private
 from shared_model.errors import PrivacyError, ReleaseRefused
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from shared_model.config import RunConfig
 
 COUNTS_SENSITIVITY = math.sqrt(2)  # L2, of (patients, deaths): one patient adds at most 1 to each
+PRIVACY = "privacy_"  # as shared_model/config.py has it, which is too heavy to import here
 _SETTINGS = ("rounds", "batch_size", "local_epochs", "local_steps", "validation_fraction", "seed")
 _SYSTEM = SystemRandom()
 Counts = tuple[int, int]  # training patients, and how many of them died
@@ -46,7 +48,7 @@ def open_account(
     true = count()  # before the ledger is held: it takes as long as the store is large
     with Ledger.of(site) as ledger:
         held = ledger.runs.get(run)
-        if held is None:
+        if held is None or (held.plan is None and not held.closed and held.settings != _digest(config)):
             held = ledger.count(_told(site, config, run, run_id, true, entropy))
         _check_same(held, config)
         if held.account is None:
@@ -62,12 +64,6 @@ def account_of(site: "SiteConfig", config: "RunConfig", run: str) -> Account:
         raise PrivacyError("run: not authorised at this site; it begins with query.describe")
     _check_same(held, config)
     return _open(held)
-
-
-def settings_of(config: "RunConfig") -> dict[str, object]:
-    """What decides how much a run spends, and on whom."""
-    held = config.model_dump()
-    return {name: held[name] for name in held if name.startswith("privacy_") or name in _SETTINGS}
 
 
 def settle(asked: "Asked", mechanism: Mechanism | None, answer: bytes) -> tuple[bytes, Receipt]:
@@ -115,15 +111,22 @@ def _told(site: "SiteConfig", config: "RunConfig", run: str, run_id: int, true: 
         run=run,
         run_id=str(run_id),
         project=config.privacy_project,
-        settings=digest_of_settings(settings_of(config)),
+        settings=_digest(config),
         patients=patients,
         deaths=min(deaths, patients),
         counted=mechanism,
     )
 
 
+def _digest(config: "RunConfig") -> str:
+    """Of the settings that decide how much a run spends, and on whom."""
+    held = config.model_dump()
+    decide = {name: held[name] for name in held if name.startswith(PRIVACY) or name in _SETTINGS}
+    return sha256(json.dumps(decide, sort_keys=True).encode()).hexdigest()
+
+
 def _check_same(held: Spending, config: "RunConfig") -> None:
-    if held.settings != digest_of_settings(settings_of(config)):
+    if held.settings != _digest(config):
         raise PrivacyError(
             "run: authorised at this site with other settings of privacy, rounds, batches or seed; another run needs"
             " another name"
