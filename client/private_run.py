@@ -2,7 +2,8 @@
 
 An answer is kept on the site's own disk before it is paid for, and leaves after. So the same question again, after a
 crash or a lost reply, gets the same bytes and costs nothing: fresh noise would cost again, and two answers with noise
-of their own tell more than one.
+of their own tell more than one. Masks are put on afterwards (client/secure.py), so the question is what was sent
+without the session's keys and shares: in another session the same answer leaves under other masks.
 """
 
 import json
@@ -14,14 +15,16 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
 from client.account import Account
-from client.ledger import Ledger, Receipt, Spending
+from client.ledger import Charge, Ledger, Receipt, Spending
 from client.site_state import KEPT_ROUNDS, forget_old_runs, state_folder
 from shared_model.atomic import write_private
 from shared_model.errors import PrivacyError, ReleaseRefused
+from shared_model.messages import Content
 from shared_model.privacy import Mechanism, count_mechanism
+from shared_model.records import serialised
+from shared_model.secure.messages import SECURE
 
 if TYPE_CHECKING:
-    from client.audit import Occasion
     from client.site import SiteConfig
     from client.task import Asked
     from shared_model.config import RunConfig
@@ -80,24 +83,30 @@ def settle(asked: "Asked", mechanism: Mechanism | None, answer: bytes) -> tuple[
             return answer, ledger.receipt(asked.run)
         if mechanism is None:
             raise ReleaseRefused(f"{occasion.kind}: without noise nothing leaves in a run with privacy.unit patient")
-        before = held.charge_of(occasion.kind, occasion.asked)
-        paid = None if before is None else _paid(asked, before.content, answer)
+        question = _question(asked)
+        before = held.charge_of(occasion.kind, question)
+        paid = None if before is None else _paid(asked, before)
         if paid is None:
-            _keep(asked, answer)
+            _keep(_place(asked, question), answer)
             content, paid = sha256(answer).hexdigest(), answer
-            ledger.charge(asked.run, mechanism, occasion.kind, occasion.round, occasion.asked, content)
+            ledger.charge(asked.run, mechanism, occasion.kind, occasion.round, question, content)
         return paid, ledger.receipt(asked.run)
 
 
 def paid_answer(asked: "Asked") -> tuple[bytes, Receipt] | None:
-    """What was paid for when the same question came before; None where nothing was, or it is no longer kept. A masked
-    answer is kept with its session (client/secure_state.py), whose rules decide whether it leaves again."""
-    if asked.account is None or asked.config.secure_aggregation or asked.occasion.kind == "describe":
+    """What was paid for when the same question came before; None where nothing was, or it is no longer kept."""
+    if asked.account is None or asked.occasion.kind == "describe":
         return None
     with Ledger.of(asked.site) as ledger:
-        before = ledger.runs[asked.run].charge_of(asked.occasion.kind, asked.occasion.asked)
-        paid = None if before is None else _paid(asked, before.content)
+        before = ledger.runs[asked.run].charge_of(asked.occasion.kind, _question(asked))
+        paid = None if before is None else _paid(asked, before)
         return None if paid is None else (paid, ledger.receipt(asked.run))
+
+
+def _question(asked: "Asked") -> str:
+    """The digest of what was asked."""
+    rest = {name: record for name, record in asked.content.items() if name != SECURE}
+    return sha256(serialised(Content(rest))).hexdigest()
 
 
 def _told(site: "SiteConfig", config: "RunConfig", run: str, run_id: int, true: Counts, entropy: Random) -> Spending:
@@ -141,24 +150,22 @@ def _open(held: Spending) -> Account:
     return held.account
 
 
-def _paid(asked: "Asked", content: str, *fresh: bytes) -> bytes | None:
-    """The bytes that were paid for: those at hand, or those that are kept; None where neither is what was."""
-    path = _place(asked.site, asked.run, asked.occasion)
-    kept = (path.read_bytes(),) if path.exists() else ()
-    return next((answer for answer in (*fresh, *kept) if sha256(answer).hexdigest() == content), None)
+def _paid(asked: "Asked", charge: Charge) -> bytes | None:
+    """The bytes that were paid for; None where they are no longer kept."""
+    path = _place(asked, charge.asked)
+    kept = path.read_bytes() if path.exists() else b""
+    return kept if sha256(kept).hexdigest() == charge.content else None
 
 
-def _keep(asked: "Asked", answer: bytes) -> None:
-    """On the disk before it is paid for. Of the run, the newest few stay; a masked answer is kept elsewhere."""
-    if asked.config.secure_aggregation:
-        return
-    path = _place(asked.site, asked.run, asked.occasion)
+def _keep(path: Path, answer: bytes) -> None:
+    """On the disk before it is paid for. Of the run and kind, the newest few stay."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_private(path, answer)
     forget_old_runs(path.parent)
-    for old in sorted(path.parent.glob("*.answer"), key=lambda kept: kept.stat().st_mtime)[:-KEPT_ROUNDS]:
+    of_kind = path.parent.glob(f"{path.name.partition('-')[0]}-*")
+    for old in sorted(of_kind, key=lambda kept: kept.stat().st_mtime)[:-KEPT_ROUNDS]:
         old.unlink(missing_ok=True)
 
 
-def _place(site: "SiteConfig", run: str, occasion: "Occasion") -> Path:
-    return state_folder(site.store, run) / "answers" / f"{occasion.kind}-{occasion.asked}.answer"
+def _place(asked: "Asked", question: str) -> Path:
+    return state_folder(asked.site.store, asked.run) / "answers" / f"{asked.occasion.kind}-{question}"

@@ -16,7 +16,7 @@ from client.ledger import Receipt
 from client.norms import check_alike, clipped
 from client.policy import REPLIES, Kind, ReleasePolicy, word_of
 from client.private_run import paid_answer, settle
-from client.secure import masked
+from client.secure import check_masked, masked
 from client.site import SiteConfig
 from client.small_cells import Reply, finite, suppressed
 from client.task import Asked
@@ -93,8 +93,7 @@ def release(reply: Reply, asked: Asked) -> Content:
     """The record form of a reply that the policy lets pass, once the audit log has it. Raises ReleaseRefused naming the
     rule, never a value."""
     passed = passable(reply, asked.occasion.kind, asked.site.release, asked.content)
-    passed = masked(passed, asked)
-    _check_size(passed.content, asked.occasion.kind, asked.site.release)
+    check_masked(asked)
     receipt = None
     if asked.account is not None:
         mechanism = None if isinstance(reply, Keys | Sealed | Told) else reply.mechanism
@@ -104,18 +103,20 @@ def release(reply: Reply, asked: Asked) -> Content:
 
 
 def again(asked: Asked) -> Content | None:
-    """The answer that the same question got before in a private run, byte for byte; None where there is none. Raises
-    ReleaseRefused where the policy, which may have changed, does not let it pass."""
+    """The answer that the same question got before in a private run, byte for byte but for the masks; None where there
+    is none. Raises ReleaseRefused where the policy, which may have changed, does not let it pass."""
     found = paid_answer(asked)
     if found is None:
         return None
     content, receipt = deserialised(found[0]), found[1]
     _check_keys(content, asked.occasion.kind, asked.site.release)
-    _check_size(content, asked.occasion.kind, asked.site.release)
     return _recorded(Passed(content=content), asked, receipt)
 
 
 def _recorded(passed: Passed, asked: Asked, receipt: Receipt | None) -> Content:
+    """Under masks where the run says so, and on the audit log's disk."""
+    passed = masked(passed, asked)
+    _check_size(passed.content, asked.occasion.kind, asked.site.release)
     with AuditLog.held(asked.site.audit_file) as audit:
         check_request(asked.site, asked.occasion)  # again: it may have been paused meanwhile, or have answered
         audit.append(_entry(passed, asked.site.site, asked.occasion, rule="", receipt=receipt))

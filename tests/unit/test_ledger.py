@@ -15,6 +15,7 @@ import pytest
 from builders import patients, tiny_config, write_site, write_store
 from federation import WINDOWS, answers_of, small_config, small_federation
 from flwr.app import Context, Message, RecordDict
+from test_secure_site import SITES, Talk
 
 from client import private_run
 from client.account import Account
@@ -32,6 +33,7 @@ from shared_model.packing import unpacked
 from shared_model.privacy import Mechanism, count_mechanism, epsilon_of
 from shared_model.records import serialised
 from shared_model.refusal import refusal_of
+from shared_model.secure.messages import MaskedReply
 from shared_model.trial import THE_RUN
 
 ROOT = Path(__file__).parents[2]
@@ -252,6 +254,29 @@ def test_an_unmasked_count_of_a_run_without_public_counts_is_what_the_ledger_hol
     assert first == again and first.counts == "noised"
     assert (first.patients, first.stays) == (counted["patients"], counted["patients"])
     assert list(entries(load_site(site).audit_file))[-1]["epsilon"] > 0
+
+
+def test_under_masks_an_answer_is_paid_once_and_may_leave_again_in_another_session(tmp_path: Path) -> None:
+    config = config_of("masked", secure_aggregation=True, min_sites=2)
+    for number, name in enumerate(SITES):
+        write_store(tmp_path / name / "store", patients(COUNT, seed=number, windows=WINDOWS), study=config.study)
+    talk = Talk(tmp_path, config)
+    path = write_site(tmp_path / "Site 1", site="Site 1", privacy={"public_counts": True})
+    talk.ask("Site 1", DESCRIBE, RecordDict())
+    vectors = []
+    for session in (talk, talk, talk.again()):
+        if session is not talk or not vectors:
+            session.keys()
+            session.shares()
+        answer = session.ask("Site 1", STATISTICS, session.question())
+        assert isinstance(answer, RecordDict)
+        vectors.append(MaskedReply.read(answer).vector.limbs_K2)
+    assert (vectors[0] == vectors[1]).all() and (vectors[0] != vectors[2]).any()
+    site = load_site(path)
+    assert kinds(site) == ["counted", "authorized", "charged"]
+    log = [(e["kind"], e["epsilon"] or 0) for e in entries(site.audit_file) if e["outcome"] == "released"]
+    assert all((epsilon > 0) == (kind == "statistics") for kind, epsilon in log)
+    assert len([kind for kind, _ in log if kind == "statistics"]) == 3
 
 
 @pytest.mark.parametrize("spoil", ["restored", "missing", "tampered", "cut"])
