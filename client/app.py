@@ -5,18 +5,28 @@ Heavy imports happen inside the handlers: in a deployment every message starts a
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import secure, task
 from client.audit import Occasion
+from client.caps import check_unit
 from client.policy import Kind
-from client.release import check_request, occasion_of, refuse, release
+from client.private_run import Counts, account_of, open_account
+from client.release import again, check_request, occasion_of, refuse, release
 from client.site import SiteConfig, is_simulated, resolve_site
 from client.small_cells import Reply
 from client.task import Asked
-from shared_model.errors import ConsiliumError, ContractError, ReleaseRefused
+from shared_model.errors import (
+    BudgetExceeded,
+    ConsiliumError,
+    ContractError,
+    LedgerError,
+    PrivacyError,
+    ReleaseRefused,
+)
 from shared_model.messages import Content, SiteCard
 from shared_model.packing import packed, unpacked
 from shared_model.refusal import Refusal
@@ -76,7 +86,7 @@ def _answer(message: Message, context: Context, kind: Kind, handler: Callable[[A
         occasion = occasion_of(kind, sent, context.run_config, context.run_id)
         check_request(site, occasion)
         asked = _asked(sent, context, site, occasion)
-        content = release(handler(asked), asked)
+        content = again(asked) or release(handler(asked), asked)
     except ConsiliumError as error:
         log.warning("refused: %s", error)
         content = _refused(error, _public(error), site, occasion)
@@ -92,7 +102,18 @@ def _asked(sent: Content, context: Context, site: SiteConfig, occasion: Occasion
     config = RunConfig.from_flat(context.run_config)
     if config.retrospective and not is_simulated(context):
         raise ContractError("profile 'paper' reads what happened after the prediction time: for simulation only")
-    return Asked(content=sent, site=site, config=config, run_id=context.run_id, occasion=occasion)
+    check_unit(site.privacy, config, occasion.kind)
+    asked = Asked(content=sent, site=site, config=config, run_id=context.run_id, occasion=occasion)
+    if config.privacy_unit != "patient" or occasion.kind in secure.KINDS:
+        return asked
+    if occasion.kind == "describe":
+        return replace(asked, account=open_account(site, config, asked.run, asked.run_id, lambda: _counts(asked)))
+    return replace(asked, account=account_of(site, config, asked.run))
+
+
+def _counts(asked: Asked) -> Counts:
+    training, _ = task.open_trial(asked, THE_RUN)
+    return training.patients, training.deaths
 
 
 def _refused(error: Exception, reason: str, site: SiteConfig | None, occasion: Occasion | None) -> Content:
@@ -101,22 +122,33 @@ def _refused(error: Exception, reason: str, site: SiteConfig | None, occasion: O
 
 
 def _public(error: ConsiliumError) -> str:
-    """Only these two are written for the other side; the others name local files."""
-    return str(error) if isinstance(error, ContractError | ReleaseRefused) else "see the site's log"
+    """What is written for the other side; the other errors name local files, or what other runs spent."""
+    match error:
+        case BudgetExceeded():
+            return "the site's budget does not allow this run"
+        case LedgerError():
+            return "the site's privacy ledger cannot be used; nothing was sent"
+        case ContractError() | ReleaseRefused() | PrivacyError():
+            return str(error)
+    return "see the site's log"
 
 
 def _describe(asked: Asked) -> SiteCard:
     from shared_model.manifest import read_manifest
     from shared_model.predict import best_device
 
-    manifest = read_manifest(asked.site.store)
-    training, held = task.open_trial(asked, THE_RUN)
-    return SiteCard(
+    manifest, account = read_manifest(asked.site.store), asked.account
+    card = SiteCard(
         site=asked.site.site,
         contract=manifest["contract"],
         encoder=manifest["encoder"]["digest"],
         device=best_device().type,
-        stays=len(training) + len(held),
-        patients=training.patients,
-        deaths=training.deaths,
+        stays=0,
+        patients=None,
+        deaths=None,
     )
+    if account is None:
+        training, held = task.open_trial(asked, THE_RUN)
+        return replace(card, stays=len(training) + len(held), patients=training.patients, deaths=training.deaths)
+    told = replace(card, stays=account.patients, patients=account.patients, deaths=account.deaths)
+    return replace(told, counts="noised", mechanism=account.plan.count) if account.plan.count else told

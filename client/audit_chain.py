@@ -1,4 +1,4 @@
-"""The chain of an audit log: how a line is written, how it is read, and whether a whole log is what its head says.
+"""The chain of an audit log, or a ledger: how a line is written and read, and whether a log is what its head says.
 
 A line is the canonical JSON of an entry: sorted keys, no spaces, ASCII. ``digest`` is the SHA-256 of the entry without
 it; ``previous`` is the digest of the line before, and of nothing in the first line.
@@ -11,10 +11,28 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from shared_model.errors import AuditError
+from shared_model.errors import AuditError, ConsiliumError, LedgerError
 
 Entry = dict[str, Any]
 START = "0" * 64  # what the first line follows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """Which log it is, in errors: its name, the group of commands that knows it, and the class."""
+
+    name: str
+    command: str
+    error: type[ConsiliumError]
+
+    @property
+    def hint(self) -> str:
+        """What tells more."""
+        return f"`consilium-site {self.command} verify`"
+
+
+AUDIT = Book(name="audit log", command="audit", error=AuditError)
+LEDGER = Book(name="privacy ledger", command="ledger", error=LedgerError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,41 +84,41 @@ def after(head: Head, entry: Entry, length: int) -> Head:
     return Head(count=head.count + 1, size=head.size + length, digest=entry["digest"])
 
 
-def read_head(path: Path) -> Head:
-    """The head; that of an empty log where there is no file. Raises AuditError where it is none."""
+def read_head(path: Path, book: Book = AUDIT) -> Head:
+    """The head; that of an empty log where there is no file. Raises the book's error where it is none."""
     try:
         raw = path.read_bytes()
         head = Head(**json.loads(raw))
     except FileNotFoundError:
         return Head()
     except (ValueError, TypeError, RecursionError) as error:
-        raise AuditError(f"{path}: is no head of an audit log; `consilium-site audit verify` tells more") from error
+        raise book.error(f"{path}: is no head of the {book.name}; {book.hint} tells more") from error
     if raw != head.text() or type(head.count) is not int or type(head.size) is not int:
-        raise AuditError(f"{path}: is no head of an audit log; `consilium-site audit verify` tells more")
+        raise book.error(f"{path}: is no head of the {book.name}; {book.hint} tells more")
     return head
 
 
-def entries(path: Path) -> Iterator[Entry]:
-    """The entries of a log in their order. Raises AuditError at a line that is none."""
+def entries(path: Path, book: Book = AUDIT) -> Iterator[Entry]:
+    """The entries of a log in their order. Raises the book's error at a line that is none."""
     if not path.exists():
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             entry = read_entry(line)
             if entry is None:
-                raise AuditError(f"{path}: line {number} is not what was written; `consilium-site audit verify`")
+                raise book.error(f"{path}: line {number} is not what was written; {book.hint}")
             yield entry
 
 
-def verify(path: Path, head_file: Path, expect: str = "") -> Verdict:
+def verify(path: Path, head_file: Path, expect: str = "", book: Book = AUDIT) -> Verdict:
     """Read a whole log and its head. ``expect``: a digest that was noted at another time and must be in it."""
     held, found, known = Head(), None, Head()
     try:
-        head = read_head(head_file)
+        head = read_head(head_file, book)
         for line in _lines(path):
-            held, known = _next(held, line), held
+            held, known = _next(held, line, book), held
             found = held.count if held.digest == expect else found
-    except AuditError as error:
+    except book.error as error:
         return Verdict(count=held.count, digest=held.digest, problem=str(error))
     behind = head != held and head == known
     problem = "" if behind or head == held else _mismatch(head, held, head_file)
@@ -115,14 +133,14 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield from file
 
 
-def _next(held: Head, line: bytes) -> Head:
+def _next(held: Head, line: bytes, book: Book) -> Head:
     number, entry = held.count + 1, read_entry(line)
     if entry is None and not line.endswith(b"\n"):
-        raise AuditError(f"line {number}: torn, as a crash leaves it, or cut; the next answer puts it aside")
+        raise book.error(f"line {number}: torn, as a crash leaves it, or cut; the next answer puts it aside")
     if entry is None:
-        raise AuditError(f"line {number}: not what was written")
+        raise book.error(f"line {number}: not what was written")
     if entry["previous"] != held.digest or entry["n"] != number:
-        raise AuditError(f"line {number}: does not follow line {held.count}; a line was taken out, put in or moved")
+        raise book.error(f"line {number}: does not follow line {held.count}; a line was taken out, put in or moved")
     return after(held, entry, len(line))
 
 

@@ -12,9 +12,11 @@ from hashlib import sha256
 from typing import Any
 
 from client.audit import AuditLog, Occasion
+from client.ledger import Receipt
 from client.norms import check_alike, clipped
 from client.policy import REPLIES, Kind, ReleasePolicy, word_of
-from client.secure import masked
+from client.private_run import paid_answer, settle
+from client.secure import check_masked, masked
 from client.site import SiteConfig
 from client.small_cells import Reply, finite, suppressed
 from client.task import Asked
@@ -30,7 +32,7 @@ from shared_model.messages import (
     read_weights,
 )
 from shared_model.norm import norm
-from shared_model.records import serialised
+from shared_model.records import deserialised, serialised
 from shared_model.refusal import Refusal
 from shared_model.secure.messages import Keys, Sealed, Told
 from shared_model.trial import THE_RUN
@@ -91,11 +93,33 @@ def release(reply: Reply, asked: Asked) -> Content:
     """The record form of a reply that the policy lets pass, once the audit log has it. Raises ReleaseRefused naming the
     rule, never a value."""
     passed = passable(reply, asked.occasion.kind, asked.site.release, asked.content)
+    check_masked(asked)
+    receipt = None
+    if asked.account is not None:
+        mechanism = None if isinstance(reply, Keys | Sealed | Told) else reply.mechanism
+        paid, receipt = settle(asked, mechanism, serialised(passed.content))
+        passed = replace(passed, content=deserialised(paid))
+    return _recorded(passed, asked, receipt)
+
+
+def again(asked: Asked) -> Content | None:
+    """The answer that the same question got before in a private run, byte for byte but for the masks; None where there
+    is none. Raises ReleaseRefused where the policy, which may have changed, does not let it pass."""
+    found = paid_answer(asked)
+    if found is None:
+        return None
+    content, receipt = deserialised(found[0]), found[1]
+    _check_keys(content, asked.occasion.kind, asked.site.release)
+    return _recorded(Passed(content=content), asked, receipt)
+
+
+def _recorded(passed: Passed, asked: Asked, receipt: Receipt | None) -> Content:
+    """Under masks where the run says so, and on the audit log's disk."""
     passed = masked(passed, asked)
     _check_size(passed.content, asked.occasion.kind, asked.site.release)
     with AuditLog.held(asked.site.audit_file) as audit:
         check_request(asked.site, asked.occasion)  # again: it may have been paused meanwhile, or have answered
-        audit.append(_entry(passed, asked.site.site, asked.occasion, rule=""))
+        audit.append(_entry(passed, asked.site.site, asked.occasion, rule="", receipt=receipt))
     return passed.content
 
 
@@ -163,8 +187,11 @@ def _check_size(content: Content, kind: Kind, policy: ReleasePolicy) -> None:
         raise ReleaseRefused(f"{what}: {megabytes:.1f} MB, release.largest_megabytes allows {limit:g}")
 
 
-def _entry(passed: Passed, site: str, occasion: Occasion, *, rule: str) -> dict[str, Any]:
-    """What the audit log says of an answer: everything but its numbers."""
+def _entry(
+    passed: Passed, site: str, occasion: Occasion, *, rule: str, receipt: Receipt | None = None
+) -> dict[str, Any]:
+    """What the audit log says of an answer: everything but its numbers. ``epsilon`` is what the run has spent, by the
+    line of the ledger that ``ledger`` names; both are None for an answer without differential privacy."""
     content, raw = passed.content, serialised(passed.content)
     return {
         "site": site,
@@ -186,5 +213,6 @@ def _entry(passed: Passed, site: str, occasion: Occasion, *, rule: str) -> dict[
         "content": sha256(raw).hexdigest(),
         "norms": {"update": passed.update_norm, "control": passed.control_norm},
         "clipped": passed.clipped,
-        "epsilon": None,  # until there is differential privacy
+        "epsilon": None if receipt is None else receipt.epsilon,
+        "ledger": None if receipt is None else [receipt.n, receipt.digest],
     }

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from client.task import Asked
 
 MASKABLE = ("statistics", "train", "evaluate")
+KINDS = ("secure_keys", "secure_shares", "secure_unmask")  # their answers hold nothing of patients
 
 
 def keys(asked: "Asked") -> Keys:
@@ -84,14 +85,18 @@ def shares(asked: "Asked") -> Sealed:
     return Sealed(shares=sealed)
 
 
+def check_masked(asked: "Asked") -> None:
+    """Raises ReleaseRefused where the site's policy lets an answer leave only under masks, and the run has none."""
+    bare = asked.occasion.kind in MASKABLE and not asked.config.secure_aggregation
+    if bare and asked.site.release.only_masked:
+        raise ReleaseRefused(f"{asked.occasion.kind}: leaves this site only masked (release.only_masked)")
+
+
 def masked(passed: "Passed", asked: "Asked") -> "Passed":
     """Step 3: what may leave, under masks where the run says so; anything else as it is. Raises ReleaseRefused where
     the site's policy lets it leave only under masks, and where it cannot be put under them."""
-    if asked.occasion.kind not in MASKABLE:
-        return passed
-    if not asked.config.secure_aggregation:
-        if asked.site.release.only_masked:
-            raise ReleaseRefused(f"{asked.occasion.kind}: leaves this site only masked (release.only_masked)")
+    check_masked(asked)
+    if asked.occasion.kind not in MASKABLE or not asked.config.secure_aggregation:
         return passed
     session, delivered = session_of(asked.content, SECURE), Sealed.read(asked.content)
     with SessionFiles.held(asked.site.store, asked.run) as files:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
 
+from client.caps import Caps
 from client.mapping.config import Mapping
 from client.mapping.loading import load_document
 from client.mapping.mistakes import one_line, told
@@ -52,6 +53,7 @@ class SiteConfig(Study, Mapping):
     stays: Stays = Field(default="first", description="the first ICU stay of each patient, or all")
     encoder: str = Field(default="minilm", description="'minilm', 'none', a folder, or a Hugging Face id")
     release: ReleasePolicy = Field(default=ReleasePolicy(), description="what may leave the site")
+    privacy: Caps = Field(default=Caps(), description="what runs with differential privacy may spend here")
 
     @model_validator(mode="after")
     def _flag_belongs_to_its_cohort(self) -> "SiteConfig":
@@ -83,6 +85,11 @@ class SiteConfig(Study, Mapping):
     def audit_file(self) -> Path:
         """The record of everything that left (client/audit.py)."""
         return self.store.with_name(f"{self.store.name}.audit.jsonl")
+
+    @property
+    def ledger_file(self) -> Path:
+        """The record of what runs with differential privacy spent (client/ledger.py)."""
+        return self.store.with_name(f"{self.store.name}.ledger.jsonl")
 
 
 def _inside(store: Path, folder: Path) -> bool:

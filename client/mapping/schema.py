@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
+from client.caps import Caps
 from client.mapping.config import (
     CodeSpec,
     ColumnSpec,
@@ -39,6 +40,7 @@ EXTENDS = "another site's file: mappings merge, lists and values replace, null t
 PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("source", Source),
     ("release", ReleasePolicy),
+    ("privacy", Caps),
     ("sources.NAME", Extract),
     ("sources.NAME.csv and relations.NAME.csv", CsvFormat),
     ("relations.NAME", Relation),

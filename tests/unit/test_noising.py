@@ -14,7 +14,7 @@ import torch
 from builders import MemoryGrid, over_the_wire, patients, tiny_config, tiny_plan, validation, write_site, write_store
 from federation import WINDOWS, small_config, small_federation
 
-from client import app, task
+from client import task
 from client.account import Account
 from client.noising import Drawn, counted, one_stay_a_patient, private_statistics, private_validation
 from client.noising import statistics_sensitivity as sensitivity
@@ -351,19 +351,15 @@ def test_with_empty_validations_the_last_round_is_kept_and_survives_a_checkpoint
     assert (again.noised, again.validation) == (training.noised, training.validation)
 
 
-def _with_accounts(monkeypatch: pytest.MonkeyPatch, config: RunConfig, told: dict[int, Account]) -> None:
-    """Each node has authorised the run, and trains without telling what a private run does not."""
-    asked, train = app._asked, task.train
-
-    def authorised(*args: object) -> Asked:
-        found = asked(*args)  # type: ignore[arg-type]
-        number = int(found.site.site.removeprefix("Site "))
-        return replace(found, account=told[number])
+def _silent_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node trains without telling what a private run does not, and pays for the round."""
+    train = task.train
 
     def silent(found: Asked) -> TrainReply:
-        return replace(train(found), validation=Validation(), train_loss=None, seconds=None)
+        assert found.account is not None
+        paid = found.account.plan.round
+        return replace(train(found), validation=Validation(), train_loss=None, seconds=None, mechanism=paid)
 
-    monkeypatch.setattr(app, "_asked", authorised)
     monkeypatch.setattr(task, "train", silent)
 
 
@@ -375,7 +371,7 @@ def test_a_private_federation_ends_with_one_noised_validation_and_tells_what_it_
         validation_fraction=0.3, output=str(tmp_path / "out"),
     )  # fmt: skip
     sizes = (180, 240)
-    _with_accounts(monkeypatch, config, {n: _account(config, 120 + n, 40) for n in (1, 2)})
+    _silent_training(monkeypatch)
     grid = small_federation(tmp_path, config, sizes=sizes)
     (tmp_path / "out").mkdir()
     found = federate(grid, config, Progress(tmp_path / "out"))
@@ -383,8 +379,8 @@ def test_a_private_federation_ends_with_one_noised_validation_and_tells_what_it_
     assert found.validation is not None and found.validation.noise is not None and not found.validation.sites
     assert found.privacy is not None and [a.holder for a in found.privacy.accounts] == ["Site 1", "Site 2"]
     for account, site in zip(found.privacy.accounts, found.sites, strict=True):
-        assert [release.what for release in account.releases] == ["statistics", "training", "validation"]
-        training = account.releases[1]
+        assert [release.what for release in account.releases] == ["counts", "statistics", "training", "validation"]
+        training = account.releases[2]
         assert site.patients is not None and training.sample_rate == pytest.approx(config.batch_size / site.patients)
         assert training.steps == config.rounds * steps_a_round(config, site.patients)
         assert 0.97 * 8 < (account.epsilon or 0) <= 8
