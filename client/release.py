@@ -95,6 +95,8 @@ def release(reply: Reply, asked: Asked) -> Content:
     passed = passable(reply, asked.occasion.kind, asked.site.release, asked.content)
     check_masked(asked)
     receipt = None
+    if asked.account is None and asked.config.privacy_unit == "patient" and not isinstance(reply, Keys | Sealed | Told):
+        raise ReleaseRefused("release: a private run without an account at this site")
     if asked.account is not None:
         mechanism = None if isinstance(reply, Keys | Sealed | Told) else reply.mechanism
         paid, receipt = settle(asked, mechanism, serialised(passed.content))
