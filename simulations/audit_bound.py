@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-SHARES = (0.05, 0.25, 1.0)  # of the canaries, for which guesses are made: few guesses are surer, many can show more
+SHARES = (0.1, 0.3, 1.0)  # of the canaries, for which guesses are made: few guesses are surer, many can show more
 _MOST_EPSILON = 50.0
 _TOLERANCE = 1e-4  # of epsilon
 
