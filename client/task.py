@@ -88,9 +88,9 @@ def _train_private(asked: Asked, account: Account) -> TrainReply:
     from client.privatize import train_private
     from shared_model.mergeable import Validation
 
-    task = _Task.of(asked)
-    if task.order.trial != THE_RUN:
+    if read_trial(asked.content) != THE_RUN:
         raise ContractError("trial: a run with privacy.unit patient has none but the run itself; its plan pays for one")
+    task = _Task.of(asked)
     update = train_private(
         task.model,
         task.training,
