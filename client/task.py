@@ -25,7 +25,7 @@ from shared_model.messages import (
     read_trial,
     read_weights,
 )
-from shared_model.trial import Trial
+from shared_model.trial import THE_RUN, Trial
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,9 @@ def statistics(asked: Asked) -> Statistics:
 
 
 def train(asked: Asked) -> TrainReply:
-    """Validate the incoming model, then train it."""
+    """Validate the incoming model, then train it. Under a privacy account, train it and tell nothing else."""
+    if asked.account is not None:
+        return _train_private(asked, asked.account)
     task = _Task.of(asked)
     before, control = task.validate(), _Control.of(asked, task)
     update = task.train(task.order.round, correction=control.correction if control else None)
@@ -78,6 +80,34 @@ def train(asked: Asked) -> TrainReply:
         seconds=update.seconds,
         validation=before,
         control=control.change(update.gradient) if control and update.gradient else None,
+    )
+
+
+def _train_private(asked: Asked, account: Account) -> TrainReply:
+    """A round's private steps; of everything else that is known afterwards, nothing is paid for."""
+    from client.privatize import train_private
+    from shared_model.mergeable import Validation
+
+    if read_trial(asked.content) != THE_RUN:
+        raise ContractError("trial: a run with privacy.unit patient has none but the run itself; its plan pays for one")
+    task = _Task.of(asked)
+    update = train_private(
+        task.model,
+        task.training,
+        task.scaler,
+        task.config,
+        plan=account.plan,
+        learning_rate=task.order.learning_rate,
+        device=task.device,
+    )
+    return TrainReply(
+        round=task.order.round,
+        weights=update.weights,
+        examples=account.patients,
+        train_loss=None,
+        seconds=None,
+        validation=Validation(),
+        mechanism=account.plan.round,
     )
 
 

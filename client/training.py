@@ -84,7 +84,7 @@ class _Step:
     ) -> None:
         self.model, self.config, self.device = model, config, device
         self.forward = _compiled(model) if config.compile else model
-        self.optimizer = AdamW(_groups(model, config.weight_decay), lr=learning_rate, fused=True)
+        self.optimizer = AdamW(parameter_groups(model, config.weight_decay), lr=learning_rate, fused=True)
         self.loss_sum, self.stays, self.steps = torch.zeros((), device=device), 0, 0
         self.correction = {n: c.to(device) for n, c in correction.items()} if correction is not None else None
         held = model.named_parameters()
@@ -137,7 +137,7 @@ def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=on)
 
 
-def _groups(model: FusionModel, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: FusionModel, weight_decay: float) -> list[dict[str, object]]:
     """L2 for matrices alone: shrinking a bias or a LayerNorm's gain regularises nothing."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]

@@ -187,6 +187,8 @@ class RunConfig(Study):
             ]  # fmt: skip
             if unaccounted:
                 raise ValueError(f"{unaccounted[0]} with privacy.unit patient: its releases are not accounted for")
+            if self.compile:
+                raise ValueError("compile with privacy.unit patient: a compiled model has no gradients by patient")
         if self.secure_aggregation and self.strategy not in MEANS:
             raise ValueError(f"strategy {self.strategy} with secure-aggregation: {_ONLY_MEANS}")
         return self

@@ -33,12 +33,14 @@ class Trial:
             raise ContractError(f"trial: {error}") from error
 
     def open(self, store: Path, config: "RunConfig") -> tuple["PatientData", "PatientData"]:
-        """Training and validation stays of a store; the same in every message of the trial."""
+        """Training and validation stays of a store; the same in every message of the trial. Where privacy protects a
+        patient, each one's place is independent of the others'."""
         from shared_model.batch import open_fold, open_split
 
         if self.folds:
             return open_fold(store, self.fold, self.folds, seed=config.seed)
-        return open_split(store, config.validation_fraction, seed=config.seed)
+        independent = config.privacy_unit == "patient"
+        return open_split(store, config.validation_fraction, seed=config.seed, independent=independent)
 
     def to_json(self) -> str:
         """Canonical JSON; ``from_json`` reads it."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from client.evaluation import validate
 from client.statistics import local_statistics
 from client.training import train_local
-from shared_model.batch import PatientData, open_split, open_store
+from shared_model.batch import PatientData, open_store
 from shared_model.config import RunConfig
 from shared_model.features import seed_of
 from shared_model.fitting import plan_from
@@ -31,6 +31,7 @@ from shared_model.mergeable import Validation
 from shared_model.model import build_model
 from shared_model.plan import PreprocessingPlan
 from shared_model.predict import predict
+from shared_model.trial import THE_RUN
 
 POOLED = "pooled"
 
@@ -113,7 +114,7 @@ def train_baseline(
 
 def open_pooled(stores: list[Path], config: RunConfig) -> tuple[PatientData, PatientData]:
     """Training and validation stays of several stores, each as if it were one: the split is that of the federation."""
-    splits = [open_split(store, config.validation_fraction, seed=config.seed) for store in stores]
+    splits = [THE_RUN.open(store, config) for store in stores]
     return concatenate([training for training, _ in splits]), concatenate([validation for _, validation in splits])
 
 
