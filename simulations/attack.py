@@ -3,9 +3,10 @@
 ``attack.json`` and ``attack.html`` are what is found. Every model is one job in a process of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from shared_model.config import RunConfig
 from shared_model.errors import ConfigError
 from shared_model.manifest import read_manifest
 from shared_model.metrics import Bools
+from shared_model.privacy import PrivacyPlan, check_budget
 from simulations.attack_builds import BUILDS
 from simulations.attack_jobs import (
     REAL_PATIENTS,
@@ -48,8 +50,8 @@ class Attempt:
     """How hard to try. ``epsilons``: None is a model without privacy; each number is also audited. ``shadows`` is even.
     An audit of a few hundred canaries and a hundred rounds sees both broken builds at an epsilon of 1."""
 
-    epsilons: tuple[float | None, ...] = (None, 8.0, 1.0)
-    shadows: int = 16
+    epsilons: tuple[float | None, ...] = (None, 3.0, 1.0)
+    shadows: int = 12
     canaries: int = 600
     audit_rounds: int = 120
 
@@ -68,7 +70,7 @@ def run_attack(
     Raises ConfigError for an attempt that makes no sense, RunFolderError where ``out`` exists (unless ``replace`` and
     it is a run of this kind), PrivacyError for a budget, and what preparing raises.
     """
-    _check(attempt)
+    _check(attempt, out, store)
     claim_folder(out, RESULTS, replace=replace)
     config = scenario.config
     document = Attack(consilium_version=version("consilium"), status="partial", shadows=attempt.shadows)
@@ -83,22 +85,40 @@ def run_attack(
     manifest, data = read_manifest(store), open_store(store)
     document.source, document.cohort = str(manifest.get("source", store.name)), str(manifest.get("cohort", ""))
     document.patients, document.members = data.patients, data.patients // 2
+    privacies = _privacies(config, attempt, document.members, watcher)
     document.audits = _audits(store, config, attempt, watcher)
     write_document(out / RESULTS, document)
-    document.inference = _inference(store, data, config, attempt, watcher)
+    document.inference = _inference(store, data, config, attempt, privacies, watcher)
     document.status = "complete"
     write_document(out / RESULTS, document)
     write_text(out / PAGE, render_attack(document))
     return document
 
 
-def _check(attempt: Attempt) -> None:
+def _check(attempt: Attempt, out: Path, store: Path | None) -> None:
+    if store is not None and store.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"--store {store}: lies in --out {out}, which is made anew; choose another --out")
     if attempt.shadows < 4 or attempt.shadows % 2:
         raise ConfigError(f"--shadows {attempt.shadows}: must be even and at least 4; each patient is in half of them")
     if attempt.canaries < 2 * REAL_PATIENTS:
         raise ConfigError(f"--canaries {attempt.canaries}: must be at least {2 * REAL_PATIENTS}")
     if not attempt.epsilons:
         raise ConfigError("--epsilon: names none")
+
+
+def _privacies(
+    config: RunConfig, attempt: Attempt, members: int, watcher: Watcher
+) -> dict[float | None, PrivacyPlan | None]:
+    """The plan of every epsilon for the attacked models; an impossible budget is told before anything is trained."""
+    epsilons = [epsilon for epsilon in attempt.epsilons if epsilon is not None]
+    for epsilon in epsilons:
+        check_budget(epsilon, config.privacy_delta)
+    if not epsilons:
+        return {None: None}
+    watcher.stage("calibrating the noise")
+    return {None: None} | dict(
+        zip(epsilons, _all(partial(privacy_for, config, members), epsilons, watcher), strict=True)
+    )
 
 
 def _audits(store: Path, config: RunConfig, attempt: Attempt, watcher: Watcher) -> list[AuditRow]:
@@ -123,7 +143,12 @@ def _audits(store: Path, config: RunConfig, attempt: Attempt, watcher: Watcher) 
 
 
 def _inference(
-    store: Path, data: PatientData, config: RunConfig, attempt: Attempt, watcher: Watcher
+    store: Path,
+    data: PatientData,
+    config: RunConfig,
+    attempt: Attempt,
+    privacies: Mapping[float | None, PrivacyPlan | None],
+    watcher: Watcher,
 ) -> list[InferenceRow]:
     """Both attacks on a model of every epsilon; who is a member is the same for all."""
     member_P, inside_KP = halves(data.patients, attempt.shadows, np.random.default_rng(config.seed))
@@ -131,9 +156,10 @@ def _inference(
     rows: list[InferenceRow] = []
     for epsilon in attempt.epsilons:
         watcher.stage(f"training {attempt.shadows + 1} models {_told(epsilon)}")
-        privacy = None if epsilon is None else privacy_for(config, epsilon, int(member_P.sum()))
         jobs = [
-            ShadowJob(store=store, config=config, plan=plan, inside_P=inside_P, privacy=privacy, number=number)
+            ShadowJob(
+                store=store, config=config, plan=plan, inside_P=inside_P, privacy=privacies[epsilon], number=number
+            )
             for number, inside_P in enumerate((member_P, *inside_KP))
         ]
         target, *shadows = _all(train_shadow, jobs, watcher)

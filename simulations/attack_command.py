@@ -36,8 +36,8 @@ def attack(
     *,
     epsilon: Annotated[
         str, typer.Option(help="Epsilons, comma-separated; inf: without privacy.", rich_help_panel=HOW)
-    ] = "inf,8,1",
-    shadows: Annotated[int, typer.Option(help="Shadow models of each epsilon; even.", rich_help_panel=HOW)] = 16,
+    ] = "inf,3,1",
+    shadows: Annotated[int, typer.Option(help="Shadow models of each epsilon; even.", rich_help_panel=HOW)] = 12,
     canaries: Annotated[int, typer.Option(help="Canaries of an audit.", rich_help_panel=HOW)] = 600,
     audit_rounds: Annotated[int, typer.Option(min=1, help="Rounds of an audit.", rich_help_panel=HOW)] = 120,
     store: Annotated[
@@ -62,7 +62,7 @@ def attack(
 
     \b
       consilium-simulate attack
-      consilium-simulate attack --store runs/default/stores/all --epsilon inf,3 --shadows 32
+      consilium-simulate attack --store runs/default/stores/all --epsilon inf,8 --shadows 32
     """
     from simulations.attack import PAGE, Attempt, run_attack
     from simulations.experiment import Scenario
@@ -88,7 +88,7 @@ def attack(
 
 
 def epsilons_of(text: str) -> tuple[float | None, ...]:
-    """``inf,8,1``, without repetition; None is without privacy. Raises ConfigError for anything but numbers above 0."""
+    """``inf,3,1``, without repetition; None is without privacy. Raises ConfigError for anything but numbers above 0."""
     found: list[float | None] = []
     for part in text.split(","):
         try:

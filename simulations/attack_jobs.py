@@ -101,7 +101,7 @@ def plan_for(data: PatientData, config: RunConfig) -> PreprocessingPlan:
     return plan_from([local_statistics(data, config)], config)
 
 
-def privacy_for(config: RunConfig, epsilon: float, patients: int) -> PrivacyPlan:
+def privacy_for(config: RunConfig, patients: int, epsilon: float) -> PrivacyPlan:
     """What a site with so many training patients spends in a run of ``config``. Raises PrivacyError."""
     steps = config.local_steps or config.local_epochs * -(-patients // config.batch_size)
     return _calibrated(config, epsilon, patients, steps)(config.rounds)
