@@ -57,8 +57,7 @@ def run_baselines(
     ``sites`` are the stores of the sites that were admitted. The outcome does not depend on the number of processes.
     """
     jobs: dict[str, list[Path]] = {POOLED: list(sites.values())} | {name: [path] for name, path in sites.items()}
-    workers = min(len(jobs), os.cpu_count() or 1)
-    with _workers(workers) as pool:
+    with worker_pool(len(jobs)) as pool:
         pending = {
             pool.submit(train_baseline, name, stores, heldout, plan if name == POOLED else None, config): name
             for name, stores in jobs.items()
@@ -68,8 +67,9 @@ def run_baselines(
 
 
 @contextmanager
-def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes of one thread each; on an error or Ctrl-C they are ended, not waited for."""
+def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes of one thread each, one a core or a job; on an error or Ctrl-C they are ended, not waited for."""
+    count = min(jobs, os.cpu_count() or 1)
     before = set(psutil.Process().children(recursive=True))
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker)
     try:

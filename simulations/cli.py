@@ -9,6 +9,7 @@ import typer
 from shared_model.command import command_group, run
 from shared_model.errors import ConfigError
 from shared_model.study import Cohort, Label, Profile, Stays
+from simulations.attack_command import attack
 from simulations.commands import benchmark, paper, privacy, tune
 from simulations.options import (
     DATA,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from shared_model.config import Scalar
 
 app = command_group(needs_command=False)
+app.command()(attack)
 app.command()(benchmark)
 app.command()(paper)
 app.command()(privacy)
