@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from builders import MemoryGrid, over_the_wire, patients, tiny_config, tiny_plan, validation, write_site, write_store
-from federation import WINDOWS, small_config, small_federation
+from federation import WINDOWS, small_config
 
 from client import task
 from client.account import Account
@@ -24,15 +24,13 @@ from client.site import load_site
 from client.statistics import local_statistics
 from client.task import Asked
 from server.admission import Admission
-from server.app import federate
 from server.evaluation import evaluate_validation
 from server.noised import Noised, settled_validation
-from server.progress import Progress
 from server.results import RoundSummary
 from server.statistics import ask_statistics, feature_summaries
 from server.training import Training
 from shared_model.batch import PatientData
-from shared_model.budget import plan_of, steps_a_round
+from shared_model.budget import plan_of
 from shared_model.config import RunConfig
 from shared_model.distribution import BINS, Distribution, Floats, Outcomes, ValueGrid, static_grids
 from shared_model.errors import ContractError, ReleaseRefused
@@ -44,7 +42,6 @@ from shared_model.messages import (
     RoundOrder,
     SiteCard,
     Statistics,
-    TrainReply,
     trial_content,
     weights_content,
 )
@@ -349,44 +346,6 @@ def test_with_empty_validations_the_last_round_is_kept_and_survives_a_checkpoint
     assert training.rounds[2].validation_auroc is not None and training.rounds[1].validation_auroc is None
     again = Training.from_json(training.to_json(), training.weights)
     assert (again.noised, again.validation) == (training.noised, training.validation)
-
-
-def _silent_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each node trains without telling what a private run does not, and pays for the round."""
-    train = task.train
-
-    def silent(found: Asked) -> TrainReply:
-        assert found.account is not None
-        paid = found.account.plan.round
-        return replace(train(found), validation=Validation(), train_loss=None, seconds=None, mechanism=paid)
-
-    monkeypatch.setattr(task, "train", silent)
-
-
-def test_a_private_federation_ends_with_one_noised_validation_and_tells_what_it_spent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = small_config(
-        privacy_unit="patient", privacy_accountant="rdp", privacy_epsilon=8.0, batch_size=32, bootstrap=30,
-        validation_fraction=0.3, output=str(tmp_path / "out"),
-    )  # fmt: skip
-    sizes = (180, 240)
-    _silent_training(monkeypatch)
-    grid = small_federation(tmp_path, config, sizes=sizes)
-    (tmp_path / "out").mkdir()
-    found = federate(grid, config, Progress(tmp_path / "out"))
-    assert found.status == "complete" and found.best_round == config.rounds
-    assert found.validation is not None and found.validation.noise is not None and not found.validation.sites
-    assert found.privacy is not None and [a.holder for a in found.privacy.accounts] == ["Site 1", "Site 2"]
-    for account, site in zip(found.privacy.accounts, found.sites, strict=True):
-        assert [release.what for release in account.releases] == ["counts", "statistics", "training", "validation"]
-        training = account.releases[2]
-        assert site.patients is not None and training.sample_rate == pytest.approx(config.batch_size / site.patients)
-        assert training.steps == config.rounds * steps_a_round(config, site.patients)
-        assert 0.97 * 8 < (account.epsilon or 0) <= 8
-    assert all(f.mutual_information is None for f in found.features)
-    kinds = [message.metadata.message_type for message in grid.sent]
-    assert kinds.count("evaluate") == len(sizes)
 
 
 def _asked(tmp_path: Path, content: Content) -> Asked:
