@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from client.site import SiteConfig
 
 UNCAPPED = Caps()
+_LEAST_PART = 0.95  # of the epsilon that is asked for, which a calibrated plan spends at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,13 @@ class Ledger(ChainedLog):
         counted = None if told.counted is None else asdict(told.counted)
         return self._noted({"entry": "counted", **{key: getattr(told, key) for key in keys}, "counted": counted})
 
+    def check_hopeless(self, told: Spending, epsilon: float, delta: float) -> None:
+        """Raises BudgetExceeded where no number of patients would make a run fit. Counts are paid for before the answer
+        is known: else a server could use up the budget by asking for what it cannot get."""
+        caps = [cap for cap in (self.caps.total, self.caps.limit(told.project)) if cap is not None]
+        if caps and delta >= self.caps.delta and _LEAST_PART * epsilon > min(caps):
+            raise BudgetExceeded(f"run {told.run!r}: epsilon {epsilon:g} is above the site's cap, {min(caps):g}")
+
     def authorize(self, run: str, plan: PrivacyPlan) -> Spending:
         """Set a plan's budget aside for a run that was counted. Raises BudgetExceeded."""
         told, delta = self.runs[run], self.caps.delta
@@ -156,7 +164,10 @@ class Ledger(ChainedLog):
         """Pay for one answer. Raises BudgetExceeded, and PrivacyError where the run has no account."""
         if run not in self.runs:
             raise PrivacyError(f"run {run!r}: not authorised at this site")
-        self.runs[run].check(kind, mechanism)
+        held = self.runs[run]
+        held.check(kind, mechanism)
+        spent = {name: replace(other, plan=None) for name, other in self.runs.items()}  # a cap may be lower by now
+        check_caps(self.caps, spent, run, held.project, (*held.spent, mechanism))
         words = {"entry": "charged", "run": run, "kind": kind, "round": round_number}
         return self._noted({**words, "asked": asked, "content": content, **asdict(mechanism)})
 
@@ -225,8 +236,14 @@ def newest_known(audit: Path) -> tuple[int, str] | None:
     if audit.exists():
         with audit.open("rb") as file:
             for line in file:
-                entry = read_entry(line) if b'"ledger":[' in line else None
-                if entry is not None and (known is None or entry["ledger"][0] > known[0]):
+                if b'"ledger":[' not in line or not line.endswith(b"\n"):
+                    continue
+                entry = read_entry(line)
+                if entry is None:
+                    raise LedgerError(
+                        f"{audit}: a line that names the ledger was altered; `consilium-site audit verify`"
+                    )
+                if known is None or entry["ledger"][0] > known[0]:
                     known = (entry["ledger"][0], entry["ledger"][1])
     return known
 

@@ -20,7 +20,7 @@ from client.site_state import KEPT_ROUNDS, forget_old_runs, state_folder
 from shared_model.atomic import write_private
 from shared_model.errors import PrivacyError, ReleaseRefused
 from shared_model.messages import Content
-from shared_model.privacy import Mechanism, count_mechanism
+from shared_model.privacy import Mechanism, PrivacyPlan, count_mechanism
 from shared_model.records import serialised
 from shared_model.secure.messages import SECURE
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shared_model.config import RunConfig
 
 COUNTS_SENSITIVITY = math.sqrt(2)  # L2, of (patients, deaths): one patient adds at most 1 to each
+SURE = 5.0  # standard deviations: the chance of a count so far off is 3e-7
 PRIVACY = "privacy_"  # as shared_model/config.py has it, which is too heavy to import here
 _SETTINGS = ("rounds", "batch_size", "local_epochs", "local_steps", "validation_fraction", "seed")
 _SYSTEM = SystemRandom()
@@ -52,10 +53,14 @@ def open_account(
     with Ledger.of(site) as ledger:
         held = ledger.runs.get(run)
         if held is None or (held.plan is None and not held.closed and held.settings != _digest(config)):
-            held = ledger.count(_told(site, config, run, run_id, true, entropy))
+            told = _told(site, config, run, run_id, true, entropy)
+            ledger.check_hopeless(told, config.privacy_epsilon, config.privacy_delta)
+            held = ledger.count(told)
         _check_same(held, config)
         if held.account is None:
-            held = ledger.authorize(run, plan_of(config, held.patients, public_counts=held.counted is None))
+            plan = plan_of(config, held.patients, public_counts=held.counted is None)
+            _check_delta(plan, held.patients)
+            held = ledger.authorize(run, plan)
         return _open(held)
 
 
@@ -127,10 +132,20 @@ def _told(site: "SiteConfig", config: "RunConfig", run: str, run_id: int, true: 
     )
 
 
+def _check_delta(plan: PrivacyPlan, told: int) -> None:
+    """delta <= 1/n, by the count that was told and its noise: a refusal by the true n would tell it, exactly, to
+    whoever asks with one delta after another."""
+    noise = 0.0 if plan.count is None else plan.count.noise_multiplier * COUNTS_SENSITIVITY
+    if plan.delta * (told + SURE * noise) > 1:
+        raise PrivacyError(f"privacy.delta = {plan.delta:g}: must be at most 1/n, n the site's training patients")
+
+
 def _digest(config: "RunConfig") -> str:
     """Of the settings that decide how much a run spends, and on whom."""
-    held = config.model_dump()
-    decide = {name: held[name] for name in held if name.startswith(PRIVACY) or name in _SETTINGS}
+    from shared_model.study import Study
+
+    held, names = config.model_dump(mode="json"), {*_SETTINGS, *Study.model_fields}
+    decide = {name: held[name] for name in held if name.startswith(PRIVACY) or name in names}
     return sha256(json.dumps(decide, sort_keys=True).encode()).hexdigest()
 
 

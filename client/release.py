@@ -15,6 +15,7 @@ from client.audit import AuditLog, Occasion
 from client.ledger import Receipt
 from client.norms import check_alike, clipped
 from client.policy import REPLIES, Kind, ReleasePolicy, word_of
+from client.private_reply import check_private
 from client.private_run import paid_answer, settle
 from client.secure import check_masked, masked
 from client.site import SiteConfig
@@ -93,10 +94,9 @@ def release(reply: Reply, asked: Asked) -> Content:
     """The record form of a reply that the policy lets pass, once the audit log has it. Raises ReleaseRefused naming the
     rule, never a value."""
     passed = passable(reply, asked.occasion.kind, asked.site.release, asked.content)
+    check_private(reply, asked)
     check_masked(asked)
     receipt = None
-    if asked.account is None and asked.config.privacy_unit == "patient" and not isinstance(reply, Keys | Sealed | Told):
-        raise ReleaseRefused("release: a private run without an account at this site")
     if asked.account is not None:
         mechanism = None if isinstance(reply, Keys | Sealed | Told) else reply.mechanism
         paid, receipt = settle(asked, mechanism, serialised(passed.content))
