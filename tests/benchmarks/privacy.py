@@ -20,6 +20,7 @@ from opacus.layers import DPLSTM
 from opacus.optimizers import DPOptimizer
 from rich.console import Console
 from rich.table import Table
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from client.patient_gradients import Groups, patient_gradients
 from client.privatize import _optimizer
@@ -82,12 +83,19 @@ def _compare(device: torch.device) -> tuple[float, float, float, float]:
 
 
 def largest_difference(batch: Batch, config: RunConfig, device: torch.device) -> float:
-    """Of any number of any stay's gradient, ours to Opacus' (without dropout: both draw masks)."""
+    """Of any number of any stay's gradient, ours to Opacus' (without dropout: both draw masks).
+
+    Of a packed batch, Opacus 1.6 gives an LSTM's gradients in the order of packing, by length, not of the stays; left
+    so, one stay's gradient would be clipped with parts of another's. They are put back here.
+    """
     sizes = replace(config.model_for(tiny_plan()), dropout=0.0)
     model = build_model(sizes, seed=1).to(device).train()
     theirs = GradSampleModule(with_dplstm(model), loss_reduction="sum")
     training_loss(theirs(batch), batch.label_B, config).sum().backward()
     expected = {n.removeprefix("_module."): p.grad_sample for n, p in theirs.named_parameters()}
+    length_B = batch.text_length_B.clamp(min=1).cpu()
+    packed = pack_padded_sequence(batch.text_BKE, length_B, batch_first=True, enforce_sorted=False)
+    expected |= {n: g[packed.unsorted_indices] for n, g in expected.items() if n.startswith("text.lstm")}
     names = {p: name for name, p in model.named_parameters()}
     with patient_gradients(model) as gradients:
         records = gradients.records(training_loss(model(batch), batch.label_B, config))
@@ -96,7 +104,7 @@ def largest_difference(batch: Batch, config: RunConfig, device: torch.device) ->
         one_B = torch.zeros_like(batch.label_B)
         one_B[stay] = 1.0
         for parameter, found in (part for record in records for part in record.weighted(one_B)):
-            apart = max(apart, float((expected[_of_dplstm(names[parameter])][stay] - found).abs().max()))
+            apart = max(apart, float((expected[names[parameter]][stay] - found).abs().max()))
     return apart
 
 
@@ -109,15 +117,6 @@ def with_dplstm(model: FusionModel) -> FusionModel:
         encoder.lstm.load_state_dict(fast.state_dict())
         encoder.lstm.to(next(model.parameters()).device).train(model.training)
     return copied
-
-
-def _of_dplstm(name: str) -> str:
-    """DPLSTM's own name of a parameter: lstm.weight_ih_l0_reverse is its lstm.l0_reverse.ih.weight."""
-    place, _, last = name.rpartition(".")
-    if not place.endswith("lstm"):
-        return name
-    kind, side, layer = last.split("_", 2)
-    return f"{place}.{layer}.{side}.{kind}"
 
 
 def _paid() -> PrivacyPlan:
