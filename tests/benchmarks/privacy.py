@@ -23,7 +23,7 @@ from rich.table import Table
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from client.patient_gradients import Groups, patient_gradients
-from client.privatize import _optimizer
+from client.privatize import private_optimizer
 from client.training import LARGEST_NORM, parameter_groups
 from shared_model.config import RunConfig
 from shared_model.inputs import Batch
@@ -136,7 +136,7 @@ def _paid() -> PrivacyPlan:
 
 
 def _of(model: FusionModel, config: RunConfig, plan: PrivacyPlan) -> torch.optim.Optimizer:
-    return _optimizer(model, config, plan, 1e-3, np.random.default_rng(1).bytes)
+    return private_optimizer(model, config, plan, 1e-3, np.random.default_rng(1).bytes)
 
 
 def _plain(model: FusionModel, batch: Batch, config: RunConfig) -> Step:
