@@ -61,7 +61,7 @@ def train_private(
     stays = _Stays.of(data, scaler, device)
     loss_sum, seen = 0.0, 0
     with patient_gradients(model.to(device).train()) as gradients:
-        optimizer = _optimizer(model, config, plan, learning_rate, source)
+        optimizer = private_optimizer(model, config, plan, learning_rate, source)
         for _ in range(plan.steps_a_round):
             total = {parameter: torch.zeros_like(parameter) for parameter in model.parameters()}
             for index_B, groups in stays.drawn(poisson(source, stays.patients, plan.training.sample_rate)):
@@ -160,9 +160,10 @@ class _PatientOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
             p.grad = (p.summed_grad.double() + noise.to(p.device).view_as(p)).to(p.dtype)
 
 
-def _optimizer(
+def private_optimizer(
     model: FusionModel, config: RunConfig, plan: PrivacyPlan, learning_rate: float, source: Entropy
 ) -> _PatientOptimizer:
+    """AdamW behind the noise; it reads the sums of clipped gradients as ``grad``, and ``source`` makes the noise."""
     optimizer = _PatientOptimizer(
         AdamW(parameter_groups(model, config.weight_decay), lr=learning_rate, fused=True),
         noise_multiplier=plan.training.noise_multiplier,

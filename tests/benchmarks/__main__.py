@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks import deployment, main_job, mapping, preparation, secure, synthetic, text, training
+from tests.benchmarks import deployment, main_job, mapping, preparation, privacy, secure, synthetic, text, training
 
 if __name__ == "__main__":
     console = Console()
@@ -19,4 +19,5 @@ if __name__ == "__main__":
         console.print(text.measure(Path(folder) / "text"))
         console.print(training.measure(Path(folder)))
         console.print(secure.measure(Path(folder)))
+        console.print(privacy.measure(Path(folder)))
         console.print(deployment.measure(Path(folder) / "deployment"))
