@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks import deployment, main_job, mapping, preparation, synthetic, text, training
+from tests.benchmarks import deployment, main_job, mapping, preparation, privacy, synthetic, text, training
 
 if __name__ == "__main__":
     console = Console()
@@ -18,4 +18,5 @@ if __name__ == "__main__":
         console.print(mapping.measure(Path(folder) / "mapping"))
         console.print(text.measure(Path(folder) / "text"))
         console.print(training.measure(Path(folder)))
+        console.print(privacy.measure(Path(folder)))
         console.print(deployment.measure(Path(folder) / "deployment"))
