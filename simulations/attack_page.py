@@ -112,7 +112,8 @@ def _audit_table(audits: list[AuditRow]) -> Table:
     first = audits[0] if audits else None
     how = "" if first is None else (
         f"{first.canaries:,} canaries, each in the training data by the toss of a coin; {first.rounds} rounds of one"
-        f" step, delta {first.delta:g}. At least {100 * min(row.share for row in audits):.0f} % of a canary's gradient"
+        f" step, delta {first.delta:g}, RDP accountant, a small model. At least"
+        f" {100 * min(row.share for row in audits):.0f} % of a canary's gradient"
         " falls on weights of its own, and the auditor sees every round's. The epsilon claimed is the ledger's for the"
         " whole run; training alone is audited, which is the larger part."
     )  # fmt: skip

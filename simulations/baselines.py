@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,7 @@ def run_baselines(
 def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes of one thread each, one a core or a job; on an error or Ctrl-C they are ended, not waited for."""
     count = min(jobs, os.cpu_count() or 1)
+    resource_tracker.ensure_running()  # else it would be one of those that are ended, and complain
     before = set(psutil.Process().children(recursive=True))
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
