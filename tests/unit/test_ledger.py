@@ -11,7 +11,9 @@ from math import sqrt
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
+import torch
 from builders import patients, tiny_config, write_site, write_store
 from federation import WINDOWS, answers_of, small_config, small_federation
 from flwr.app import Context, Message, RecordDict
@@ -22,13 +24,17 @@ from client.account import Account
 from client.app import app
 from client.audit_chain import LEDGER, entries
 from client.ledger import Ledger
+from client.private_reply import check_private
 from client.private_run import account_of, open_account
+from client.release import occasion_of
 from client.site import SiteConfig, load_site
 from client.site_state import state_folder
+from client.task import Asked
 from server.admission import admit
 from shared_model.config import RunConfig
-from shared_model.errors import BudgetExceeded, ConfigError, LedgerError, PrivacyError
-from shared_model.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, SiteCard, trial_content
+from shared_model.errors import BudgetExceeded, ConfigError, LedgerError, PrivacyError, ReleaseRefused
+from shared_model.mergeable import Validation
+from shared_model.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, SiteCard, TrainReply, trial_content
 from shared_model.packing import unpacked
 from shared_model.privacy import Mechanism, count_mechanism, epsilon_of
 from shared_model.records import serialised
@@ -125,7 +131,7 @@ def test_caps_of_project_and_total_hold_over_runs_and_a_closed_run_frees_what_it
         opened(site, config_of("two"))
     with pytest.raises(BudgetExceeded, match=r"all runs together .* cap is 3.2"):
         opened(site, config_of("three", privacy_project="stroke", privacy_epsilon=3.0))
-    with pytest.raises(BudgetExceeded, match=r"project 'unknown' .* cap is 0"):
+    with pytest.raises(BudgetExceeded, match=r"above the site's cap, 0"):
         opened(site, config_of("four", privacy_project="unknown"))
     with pytest.raises(PrivacyError, match="not authorised"):
         account_of(site, config_of("two"), "two")
@@ -141,13 +147,14 @@ def test_caps_of_project_and_total_hold_over_runs_and_a_closed_run_frees_what_it
 
 
 def test_a_run_that_was_counted_twice_has_paid_for_both(tmp_path: Path) -> None:
-    site = site_of(tmp_path, public_counts=False, total=2.0)
-    for epsilon in (3.0, 2.5):
+    site = site_of(tmp_path, public_counts=False, total=3.0)
+    opened(site, config_of("other", batch_size=20))
+    for epsilon in (2.9, 2.5):
         with pytest.raises(BudgetExceeded):
             opened(site, config_of(privacy_epsilon=epsilon, batch_size=20))
     with Ledger.of(site) as ledger:
-        assert ledger.runs["one"].spent == tuple(count_mechanism(e, 1e-5, "rdp") for e in (3.0, 2.5))
-    plan = opened(site, config_of(privacy_epsilon=1.0, batch_size=20)).plan
+        assert ledger.runs["one"].spent == tuple(count_mechanism(e, 1e-5, "rdp") for e in (2.9, 2.5))
+    plan = opened(site, config_of(privacy_epsilon=0.5, batch_size=20)).plan
     with Ledger.of(site) as ledger:
         assert len(ledger.runs["one"].committed) == 2 + len(plan.mechanisms)
 
@@ -407,3 +414,51 @@ def test_a_site_whose_budget_is_spent_refuses_and_the_others_go_on(tmp_path: Pat
     ledgers = [load_site(tmp_path / f"site{n}" / "site.yaml").ledger_file for n in (1, 2, 3)]
     authorised = [sum(e["entry"] == "authorized" for e in entries(path, LEDGER)) for path in ledgers]
     assert authorised == [0, 1, 1]
+
+
+def test_a_run_that_no_number_of_patients_would_make_fit_costs_nothing(tmp_path: Path) -> None:
+    site = site_of(tmp_path, public_counts=False, total=1.5)
+    with pytest.raises(BudgetExceeded, match=r"epsilon 2 is above the site's cap, 1.5"):
+        opened(site, config_of())
+    assert kinds(site) == []
+
+
+def test_a_cap_that_was_lowered_stops_a_run_that_was_authorised(tmp_path: Path) -> None:
+    plan = opened(site_of(tmp_path, total=2.5), config_of()).plan
+    charge(site_of(tmp_path, total=2.5), "one", plan.statistics, "statistics")
+    with pytest.raises(BudgetExceeded, match=r"the site's cap is 0\.5"):
+        charge(site_of(tmp_path, total=0.5), "one", plan.round)
+
+
+def test_another_study_under_the_same_name_is_another_run(tmp_path: Path) -> None:
+    site = site_of(tmp_path)
+    opened(site, config_of())
+    with pytest.raises(PrivacyError, match="other settings"):
+        opened(site, config_of(label="in_icu"))
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("train_loss", 0.3),
+        ("seconds", 2.0),
+        ("examples", COUNT + 1),
+        ("validation", Validation.of(np.array([0.5]), np.array([True]), loss_sum=0.1)),
+        ("control", {"w": torch.zeros(2)}),
+        ("mechanism", None),
+    ],
+)
+def test_what_is_not_paid_for_does_not_ride_along(part: str, value: object, tmp_path: Path) -> None:
+    site, config = site_of(tmp_path), config_of()
+    account = opened(site, config)
+    reply = TrainReply(
+        round=1, weights={"w": torch.zeros(2)}, examples=COUNT, train_loss=None, seconds=None,
+        validation=Validation(), mechanism=account.plan.round,
+    )  # fmt: skip
+    occasion = occasion_of("train", RecordDict(), config.to_flat(), 7)
+    asked = Asked(content=RecordDict(), site=site, config=config, run_id=7, occasion=occasion, account=account)
+    check_private(reply, asked)
+    with pytest.raises(ReleaseRefused, match=r"paid for|without a mechanism"):
+        check_private(replace(reply, **{part: value}), asked)
+    with pytest.raises(ReleaseRefused, match="has not authorised"):
+        check_private(reply, replace(asked, account=None))
