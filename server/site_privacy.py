@@ -58,7 +58,7 @@ class SitePrivacy:
             delta=config.privacy_delta,
             accountant=accountant,
             noise=noise,
-            clip=config.privacy_clip,
+            clip=config.clip,
             adaptive=config.privacy_adaptive,
             sites=sites,
         )

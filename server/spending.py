@@ -37,7 +37,7 @@ def privacy_summary(config: RunConfig, sites: Sequence[SiteSummary], rounds: int
         epsilon=config.privacy_epsilon,
         delta=config.privacy_delta,
         accountant=config.privacy_accountant,
-        clip=config.privacy_clip,
+        clip=config.clip,
         accounts=[account for account in accounts if account is not None],
     )
 

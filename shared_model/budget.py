@@ -12,7 +12,7 @@ def plan_of(config: RunConfig, patients: int, *, public_counts: bool) -> Privacy
         epsilon=config.privacy_epsilon,
         delta=config.privacy_delta,
         accountant=config.privacy_accountant,
-        clip=config.privacy_clip,
+        clip=config.clip,
         patients=patients,
         batch_size=config.batch_size,
         rounds=config.rounds,

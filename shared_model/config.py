@@ -147,7 +147,9 @@ class RunConfig(Study):
     privacy_epsilon: float = Field(default=3.0, gt=0, description="most that the whole run may tell of one unit")
     privacy_delta: float = Field(default=1e-5, gt=0, lt=1, description="at most 1/n, n a site's training patients")
     privacy_accountant: Accountant = Field(default="prv", description="how epsilons add up: prv (tight), rdp")
-    privacy_clip: float = Field(default=1.0, gt=0, description="L2 norm of a patient's gradient, or a site's update")
+    privacy_clip: float = Field(
+        default=0.0, ge=0, description="largest L2 norm of a patient's gradient (0: 0.05) or a site's update (0: 1)"
+    )
     privacy_adaptive: bool = Field(default=False, description="unit site: the clip follows the median update's norm")
     privacy_project: str = Field(
         default="", pattern=r"^[A-Za-z0-9][\w.-]{0,63}$|^$", description="whose budget at the sites is spent"
@@ -231,6 +233,11 @@ class RunConfig(Study):
     def to_flat(self) -> dict[str, Scalar]:
         """Flower's mapping, kebab-case."""
         return self.model_dump(by_alias=True)
+
+    @property
+    def clip(self) -> float:
+        """The L2 norm to which privacy bounds what one unit brings. A patient's gradient of the focal loss is short."""
+        return self.privacy_clip or (0.05 if self.privacy_unit == "patient" else 1.0)
 
     @property
     def plan_settings(self) -> PlanSettings:

@@ -108,12 +108,14 @@ def privacy_for(config: RunConfig, patients: int, epsilon: float) -> PrivacyPlan
 
 
 def _calibrated(config: RunConfig, epsilon: float, patients: int, steps: int) -> Callable[[int], PrivacyPlan]:
+    clip = config.model_copy(update={"privacy_unit": "patient"}).clip
+
     def of_rounds(rounds: int) -> PrivacyPlan:
         return calibrate(
             epsilon=epsilon,
             delta=config.privacy_delta,
             accountant=config.privacy_accountant,
-            clip=config.privacy_clip,
+            clip=clip,
             patients=patients,
             batch_size=config.batch_size,
             rounds=rounds,
