@@ -22,8 +22,8 @@ from simulations.utility_results import Point, PrivacyCurve, as_markdown, name_o
 
 RESULTS, PAGE = "privacy.json", "privacy.md"
 EPSILONS = (1.0, 3.0, 8.0)
-# What private training does otherwise, found on the sites' validation patients of seed 1: fewer and larger steps, since a
-# step's noise does not shrink with how few patients are in it, and nothing else that holds the model back.
+# What private training does otherwise, found on validation patients of seed 1: fewer and larger steps, since a step's
+# noise does not shrink with how few patients are in it, and nothing else that holds the model back.
 PRIVATE: dict[str, Scalar] = {
     "privacy.unit": "patient",
     "batch-size": 128,
