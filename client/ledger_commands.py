@@ -206,7 +206,10 @@ def _tell_table(titles: tuple[str, ...], rows: list[dict[str, Any]], keys: tuple
     table = Table(*titles)
     for row in rows:
         table.add_row(*(escape(_cell(row[key])) for key in keys))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # else a run's number is cut off in what is piped
+    console.print(table)
 
 
 def _cell(value: object) -> str:
