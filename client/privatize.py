@@ -5,17 +5,13 @@ all the patient's stays, clips it once, adds up, adds Gaussian noise to every pa
 number of patients, which is public. Nothing else in a step depends on who was drawn: an empty draw, or one that lacks a
 modality, is noised and stepped like any other. How long a step takes does depend on it, so no time leaves the site.
 
-Coins and noise are the operating system's entropy, byte by byte. Not the run's seed: the server knows it. Not a
-``torch.Generator`` either: on a CPU it keeps 32 bits of its seed, which can be tried one by one, and its later numbers
-follow from earlier ones. Noise is drawn and added in double precision, and the sum is rounded once to single: the low
-digits by which sums of floating-point noise give away their other addend (Mironov 2012, doi 10.1145/2382196.2382264)
-are dropped. That is a remedy, not a proof; the guarantee itself is stated for real numbers.
+Coins and noise are the operating system's entropy (shared_model/entropy.py). Noise is drawn and added in double
+precision, and the sum is rounded once to single: the low digits by which sums of floating-point noise give away their
+other addend (Mironov 2012, doi 10.1145/2382196.2382264) are dropped. That is a remedy, not a proof; the guarantee
+itself is stated for real numbers.
 """
 
-import os
-import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,12 +25,11 @@ from client.patient_gradients import Groups, blocks, patient_gradients
 from client.training import Update, parameter_groups
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
+from shared_model.entropy import Entropy, entropy_of, gaussian, uniform
 from shared_model.inputs import Inputs, Scaler
 from shared_model.losses import training_loss
 from shared_model.model import FusionModel
 from shared_model.privacy import PrivacyPlan
-
-Entropy = Callable[[int], bytes]
 
 
 def train_private(
@@ -56,7 +51,7 @@ def train_private(
     neither may leave the site. ``entropy`` makes coins, noise and dropout repeatable, for tests; without it no two
     calls are alike.
     """
-    start, source = time.monotonic(), _source(entropy)
+    start, source = time.monotonic(), entropy_of(entropy)
     torch.manual_seed(int.from_bytes(source(4)))  # dropout: a fresh process would repeat its masks every round
     stays = _Stays.of(data, scaler, device)
     loss_sum, seen = 0.0, 0
@@ -84,24 +79,7 @@ def train_private(
 
 def poisson(source: Entropy, patients: int, rate: float) -> NDArray[np.intp]:
     """Which of the patients a step draws: each with probability ``rate``, on its own."""
-    return np.flatnonzero(_uniform(source, patients) < rate)
-
-
-def gaussian(source: Entropy, count: int) -> Tensor:
-    """Standard normal numbers in double precision, shape [count], by the transform of Box & Muller 1958 (doi
-    10.1214/aoms/1177706645). The largest possible is 8.6, which real ones pass with a probability of 1e-17."""
-    first, second = _uniform(source, 2 * (-(-count // 2))).reshape(2, -1)
-    radius, angle = np.sqrt(-2.0 * np.log1p(-first)), 2.0 * np.pi * second
-    return torch.from_numpy(np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count])
-
-
-def _uniform(source: Entropy, count: int) -> NDArray[np.float64]:
-    """In [0, 1), multiples of 2^-53."""
-    return np.asarray((np.frombuffer(source(8 * count), dtype=np.uint64) >> np.uint64(11)) * 2.0**-53)
-
-
-def _source(entropy: int | None) -> Entropy:
-    return os.urandom if entropy is None else random.Random(entropy).randbytes  # noqa: S311 - for tests alone
+    return np.flatnonzero(uniform(source, patients) < rate)
 
 
 @dataclass(frozen=True)
@@ -154,7 +132,7 @@ class _PatientOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
 
     def add_noise(self) -> None:
         """To every parameter, with a standard deviation of the noise multiplier times the clip."""
-        numbers = gaussian(self.source, sum(p.numel() for p in self.params))
+        numbers = torch.from_numpy(gaussian(self.source, sum(p.numel() for p in self.params)))
         scaled = numbers.mul_(self.noise_multiplier * self.max_grad_norm)
         for p, noise in zip(self.params, torch.split(scaled, [p.numel() for p in self.params]), strict=True):
             p.grad = (p.summed_grad.double() + noise.to(p.device).view_as(p)).to(p.dtype)

@@ -11,7 +11,6 @@ report says of each site is not covered.
 """
 
 import math
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from shared_model.config import RunConfig
+from shared_model.entropy import Entropy, entropy_of, gaussian
 from shared_model.errors import PrivacyError
 from shared_model.messages import Weights
 from shared_model.norm import norm
@@ -74,9 +74,8 @@ class SitePrivacy:
         return epsilon_of([self.mechanism], self.delta, self.accountant)
 
     def mean(self, before: Weights, updates: Mapping[str, Weights], entropy: int | None = None) -> Weights:
-        """The private mean of the sites' weights, by site name. ``entropy`` is for tests: noise that can be foreseen
-        hides nothing."""
-        generator = torch.Generator().manual_seed(secrets.randbits(63) if entropy is None else entropy)
+        """The private mean of the sites' weights, by site name. ``entropy`` is for tests (shared_model/entropy.py)."""
+        source = entropy_of(entropy)
         lengths = {site: norm(weights, before) for site, weights in updates.items()}
         scale = self.clip * self._sum_noise / self.sites
         after: Weights = {}
@@ -84,11 +83,11 @@ class SitePrivacy:
             moved = torch.zeros_like(start, dtype=torch.float64)
             for site, weights in updates.items():
                 moved += (weights[name].double() - start.double()) * min(1.0, self.clip / max(lengths[site], 1e-12))
-            noise = torch.randn(start.shape, generator=generator, dtype=torch.float64) * scale
+            noise = torch.from_numpy(gaussian(source, start.numel())).view_as(start) * scale
             after[name] = (start.double() + moved / self.sites + noise).to(start.dtype)
         self.spent += 1
         if self.adaptive:
-            self._adapt(list(lengths.values()), generator)
+            self._adapt(list(lengths.values()), source)
         return after
 
     def remembered(self) -> dict[str, Any]:
@@ -106,9 +105,9 @@ class SitePrivacy:
         share = 1 - 1 / (2 * QUANTILE_NOISE) ** 2 if self.adaptive else 1.0
         return self.noise / math.sqrt(share)
 
-    def _adapt(self, lengths: list[float], generator: torch.Generator) -> None:
+    def _adapt(self, lengths: list[float], source: Entropy) -> None:
         """Towards the median length, by how many were shorter than the clip: each site moves that count by 1/2."""
         short = sum(length <= self.clip for length in lengths) - len(lengths) / 2
-        noise = float(torch.randn((), generator=generator, dtype=torch.float64)) * QUANTILE_NOISE * self.noise
+        noise = float(gaussian(source, 1)[0]) * QUANTILE_NOISE * self.noise
         share = 0.5 + (short + noise) / self.sites
         self.clip *= math.exp(-QUANTILE_RATE * (min(max(share, 0.0), 1.0) - QUANTILE))

@@ -15,12 +15,13 @@ from torch import Tensor
 from client import task
 from client.account import Account
 from client.audit import Occasion
-from client.privatize import gaussian, poisson, train_private
+from client.privatize import poisson, train_private
 from client.site import load_site
 from client.task import Asked
 from client.training import Update, parameter_groups
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
+from shared_model.entropy import gaussian
 from shared_model.errors import ConfigError, ContractError
 from shared_model.losses import training_loss
 from shared_model.mergeable import Validation
@@ -196,7 +197,7 @@ def test_each_patient_is_drawn_by_a_coin_of_its_own() -> None:
 
 
 def test_the_noise_is_gaussian_in_double_precision() -> None:
-    numbers = gaussian(source(), 100_001)
+    numbers = torch.from_numpy(gaussian(source(), 100_001))
     assert numbers.dtype == torch.float64 and len(numbers) == 100_001
     assert kstest(numbers.numpy(), "norm").pvalue > 1e-4
     halves = numbers[:50_000], numbers[50_001:]  # a cosine and its sine
