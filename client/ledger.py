@@ -189,10 +189,9 @@ class Ledger(ChainedLog):
         found = verify(self.path, self.head_file, book=self.book)
         if found.problem:
             raise LedgerError(f"{self.path}: {found.problem}; {self.book.hint}")
-        self.last, known = (found.count, found.digest), newest_known(audit)
-        if known is not None and not any((e["n"], e["digest"]) == known for e in entries(self.path, self.book)):
-            raise LedgerError(f"{self.path}: the ledger is older than the audit log, which names its line {known[0]}")
-        self.runs = spendings(self.path)
+        if older := behind(self.path, audit):
+            raise LedgerError(f"{self.path}: the ledger is {older}")
+        self.last, self.runs = (found.count, found.digest), spendings(self.path)
 
 
 def check_caps(caps: Caps, runs: Mapping[str, Spending], run: str, project: str, wanted: tuple[Mechanism, ...]) -> None:
@@ -228,6 +227,14 @@ def spendings(path: Path) -> dict[str, Spending]:
     except (KeyError, TypeError) as error:
         raise LedgerError(f"{path}: holds an entry of another version") from error
     return runs
+
+
+def behind(ledger: Path, audit: Path) -> str:
+    """Why a ledger that is whole is not the one that the audit log speaks of; empty where it is."""
+    known = newest_known(audit)
+    if known is None or any((e["n"], e["digest"]) == known for e in entries(ledger, LEDGER)):
+        return ""
+    return f"older than the audit log, which names its line {known[0]}"
 
 
 def newest_known(audit: Path) -> tuple[int, str] | None:

@@ -51,17 +51,14 @@ def verify(
     Exit status 1 where there is one. Keep the digest that this tells in another place: who restores ledger, head and
     audit log together leaves no other trace.
     """
-    from client.audit_chain import LEDGER, entries
+    from client.audit_chain import LEDGER
     from client.audit_chain import verify as verify_log
-    from client.ledger import Ledger, newest_known, spendings
+    from client.ledger import Ledger, behind, spendings
 
     site = _site(config)
     ledger = Ledger(site.ledger_file)
     found = verify_log(ledger.path, ledger.head_file, expect.strip().lower(), LEDGER)
-    known, problem = newest_known(site.audit_file), found.problem
-    if not problem and known is not None and known not in ((e["n"], e["digest"]) for e in entries(ledger.path, LEDGER)):
-        problem = f"older than the audit log, which names its line {known[0]}"
-    if problem:
+    if problem := found.problem or behind(ledger.path, site.audit_file):
         typer.echo(f"{ledger.path}: {problem}", err=True)
         raise typer.Exit(BROKEN)
     where = f"; the digest that was expected is line {found.found}'s" if expect else ""

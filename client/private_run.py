@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 COUNTS_SENSITIVITY = math.sqrt(2)  # L2, of (patients, deaths): one patient adds at most 1 to each
 SURE = 5.0  # standard deviations: the chance of a count so far off is 3e-7
-PRIVACY = "privacy_"  # as shared_model/config.py has it, which is too heavy to import here
 _SETTINGS = ("rounds", "batch_size", "local_epochs", "local_steps", "validation_fraction", "seed")
 _SYSTEM = SystemRandom()
 Counts = tuple[int, int]  # training patients, and how many of them died
@@ -142,6 +141,7 @@ def _check_delta(plan: PrivacyPlan, told: int) -> None:
 
 def _digest(config: "RunConfig") -> str:
     """Of the settings that decide how much a run spends, and on whom."""
+    from shared_model.config import PRIVACY
     from shared_model.study import Study
 
     held, names = config.model_dump(mode="json"), {*_SETTINGS, *Study.model_fields}

@@ -42,16 +42,14 @@ from shared_model.refusal import misfit
 from shared_model.trial import THE_RUN, Trial
 
 log = logging.getLogger("consilium.server")
-
-
-_Read = dict[str, tuple[Message, TrainReply]]
+_Replies = dict[str, tuple[Message, TrainReply]]
 
 
 @dataclass(frozen=True)
 class _Gathered:
     """Replies by site, and why there is none of the others; ``summed``: the one reply stands for all in that sum."""
 
-    read: _Read
+    read: _Replies
     failed: dict[str, str]
     summed: Opened | None = None
 
@@ -147,7 +145,7 @@ class Rounds:
         after = {name: tensor.to(self.weights[name].dtype) for name, tensor in merged.items()}
         return after, {site: reply.validation for site, reply in updates.items()}
 
-    def _seen(self, messages: list[Message], read: _Read, updates: dict[str, TrainReply]) -> list[Message]:
+    def _seen(self, messages: list[Message], read: _Replies, updates: dict[str, TrainReply]) -> list[Message]:
         """What the strategy aggregates: each update or, where sites are protected, the noised mean as the only one."""
         if self.privacy is None:
             return [read[site][0] for site in updates]
@@ -155,7 +153,7 @@ class Rounds:
         alone = TrainReply(round=0, weights=mean, examples=1, train_loss=None, seconds=None, validation=Validation())
         return [Message(alone.content(), reply_to=messages[0])]
 
-    def _gather(self, order: RoundOrder, messages: list[Message]) -> "_Gathered":
+    def _gather(self, order: RoundOrder, messages: list[Message]) -> _Gathered:
         """Each site's reply; under secure aggregation one, the mean of all."""
         if self.config.secure_aggregation:
             found = summed_update(self.grid, self.admission, self.config, messages, order, self.weights)
@@ -202,15 +200,13 @@ def run_rounds(
     return rounds.finish()
 
 
-def _read(
-    admission: Admission, messages: list[Message], received: list[Message]
-) -> tuple[dict[str, tuple[Message, TrainReply]], dict[str, str]]:
+def _read(admission: Admission, messages: list[Message], received: list[Message]) -> tuple[_Replies, dict[str, str]]:
     """Replies by site name in name order, and why there is none of the others."""
     contents, failed = sort_replies([m.metadata.dst_node_id for m in messages], received)
     by_node: dict[int, Message] = {}
     for message in received:  # the first of a node, as sort_replies reads it
         by_node.setdefault(message.metadata.src_node_id, message)
-    read: dict[str, tuple[Message, TrainReply]] = {}
+    read: _Replies = {}
     for node in sorted(contents, key=admission.name_of):
         try:
             read[admission.name_of(node)] = by_node[node], TrainReply.read(contents[node])

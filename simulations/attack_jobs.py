@@ -5,7 +5,6 @@ The models are trained centrally on the patients of one prepared store, by the v
 hope for: averaging with other sites only hides a site's patients.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from client.privatize import train_private
 from client.statistics import local_statistics
 from client.training import train_local
 from shared_model.batch import PatientData, open_store
+from shared_model.budget import plan_of
 from shared_model.config import RunConfig
 from shared_model.features import seed_of
 from shared_model.fitting import plan_from
@@ -24,7 +24,7 @@ from shared_model.metrics import Bools, Floats, auroc
 from shared_model.model import build_model
 from shared_model.plan import PreprocessingPlan
 from shared_model.predict import predict
-from shared_model.privacy import PrivacyPlan, calibrate
+from shared_model.privacy import PrivacyPlan
 from simulations.attack_builds import BUILDS
 from simulations.attack_results import AuditRow
 from simulations.audit_bound import audit
@@ -101,29 +101,11 @@ def plan_for(data: PatientData, config: RunConfig) -> PreprocessingPlan:
     return plan_from([local_statistics(data, config)], config)
 
 
-def privacy_for(config: RunConfig, patients: int, epsilon: float) -> PrivacyPlan:
-    """What a site with so many training patients spends in a run of ``config``. Raises PrivacyError."""
-    steps = config.local_steps or config.local_epochs * -(-patients // config.batch_size)
-    return _calibrated(config, epsilon, patients, steps)(config.rounds)
-
-
-def _calibrated(config: RunConfig, epsilon: float, patients: int, steps: int) -> Callable[[int], PrivacyPlan]:
-    clip = config.model_copy(update={"privacy_unit": "patient"}).clip
-
-    def of_rounds(rounds: int) -> PrivacyPlan:
-        return calibrate(
-            epsilon=epsilon,
-            delta=config.privacy_delta,
-            accountant=config.privacy_accountant,
-            clip=clip,
-            patients=patients,
-            batch_size=config.batch_size,
-            rounds=rounds,
-            steps_a_round=steps,
-            public_counts=True,
-        )
-
-    return of_rounds
+def privacy_for(config: RunConfig, patients: int, epsilon: float, **changes: object) -> PrivacyPlan:
+    """What a site with so many training patients, a public number, spends in a run of ``config`` with ``changes``.
+    Raises PrivacyError."""
+    private = config.model_copy(update={"privacy_unit": "patient", "privacy_epsilon": epsilon, **changes})
+    return plan_of(private, patients, public_counts=True)
 
 
 def run_audit(job: AuditJob) -> AuditRow:
@@ -137,7 +119,9 @@ def run_audit(job: AuditJob) -> AuditRow:
     patients = base.patients + job.canaries // 2
     settings = SMALL | {"batch_size": max(round(RATE * patients), 1), "privacy_clip": CLIP, "privacy_accountant": "rdp"}
     config = job.config.model_copy(update=settings)
-    build = BUILDS[job.build](_calibrated(config, job.epsilon, patients, 1), job.rounds)
+    build = BUILDS[job.build](
+        lambda rounds: privacy_for(config, patients, job.epsilon, rounds=rounds, local_steps=1), job.rounds
+    )
     seed = seed_of(config.seed, "canaries")
     canaries = Canaries.among(base, plan_for(base, config), config, count=job.canaries, seed=seed)
     observed = canaries.observe(build.plan, job.rounds, np.random.default_rng())
