@@ -208,9 +208,9 @@ def privacy(
     from shared_model.errors import ConfigError
     from simulations.benchmark import COMMON, physionet
     from simulations.experiment import Scenario
+    from simulations.privacy_curve import EPSILONS, PAGE, run_privacy_curve
+    from simulations.privacy_curve_results import name_of
     from simulations.screen import Screen
-    from simulations.utility import EPSILONS, PAGE, run_utility
-    from simulations.utility_results import name_of
 
     if data is not None and synthetic is not None:
         raise ConfigError("--data and --synthetic: give one of them")
@@ -222,7 +222,7 @@ def privacy(
         return Scenario(source=source, encoder=encoder, heldout_fraction=heldout, config=RunConfig())
 
     with Screen() as screen:
-        curve = run_utility(
+        curve = run_privacy_curve(
             scenario,
             out,
             screen,

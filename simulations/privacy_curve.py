@@ -17,8 +17,8 @@ from shared_model.manifest import read_manifest
 from simulations.benchmark_results import Finished, write_document
 from simulations.crossed import Crossed, HeldOut
 from simulations.experiment import Scenario, Watcher, claim_folder, open_patients, prepare_store
+from simulations.privacy_curve_results import Point, PrivacyCurve, as_markdown, name_of
 from simulations.steps import Steps
-from simulations.utility_results import Point, PrivacyCurve, as_markdown, name_of
 
 RESULTS, PAGE = "privacy.json", "privacy.md"
 EPSILONS = (1.0, 3.0, 8.0)
@@ -34,7 +34,7 @@ PRIVATE: dict[str, Scalar] = {
 }
 
 
-def run_utility(
+def run_privacy_curve(
     scenario_of: Callable[[Path], Scenario],
     out: Path,
     watcher: Watcher,

@@ -5,8 +5,8 @@ import pytest
 from server.results import Estimate
 from shared_model.config import RunConfig
 from shared_model.errors import ConfigError
-from simulations.utility import configs_of
-from simulations.utility_results import Point, PrivacyCurve, as_markdown
+from simulations.privacy_curve import configs_of
+from simulations.privacy_curve_results import Point, PrivacyCurve, as_markdown
 
 
 def test_private_runs_differ_from_the_plain_one_in_what_privacy_needs_and_what_is_set() -> None:
