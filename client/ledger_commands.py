@@ -107,16 +107,14 @@ def cost(
         "batch-size": batch_size,
         "local-epochs": local_epochs,
         "local-steps": local_steps,
+        "validation-fraction": validation_fraction,
+        "privacy.unit": "patient",
+        "privacy.epsilon": epsilon,
+        "privacy.delta": delta,
+        "privacy.accountant": accountant,
+        "privacy.project": project,
     }
-    private: dict[str, Scalar] = {
-        "unit": "patient",
-        "epsilon": epsilon,
-        "delta": delta,
-        "accountant": accountant,
-        "project": project,
-    }
-    flat = settings | {"validation-fraction": validation_fraction} | {f"privacy.{k}": v for k, v in private.items()}
-    told = _cost(site, RunConfig.from_flat(flat))
+    told = _cost(site, RunConfig.from_flat(settings))
     if json:
         _tell_json(told)
     else:

@@ -122,12 +122,7 @@ def calibrate(
     number of them in a step. Raises PrivacyError naming key, value and rule.
     """
     check_budget(epsilon, delta)
-    if patients < LEAST_PATIENTS:
-        raise PrivacyError(f"a site with fewer than {LEAST_PATIENTS} training patients cannot train with privacy")
-    if delta > 1 / patients:
-        raise PrivacyError(f"privacy.delta = {delta:g}: must be at most 1/n, n the site's training patients")
-    if batch_size > patients:
-        raise PrivacyError(f"batch-size = {batch_size}: larger than the site's number of training patients")
+    _check_patients(patients, delta, batch_size)
     alone = noise_for(epsilon, delta, accountant)
     count = None if public_counts else Mechanism(alone / math.sqrt(COUNT_SHARE))
     statistics, validation = (Mechanism(alone / math.sqrt(share)) for share in (STATISTICS_SHARE, VALIDATION_SHARE))
@@ -156,6 +151,15 @@ def check_budget(epsilon: float, delta: float) -> None:
         raise PrivacyError(f"privacy.epsilon = {epsilon:g}: must be a number above 0")
     if not 0 < delta < 1:
         raise PrivacyError(f"privacy.delta = {delta:g}: must be between 0 and 1")
+
+
+def _check_patients(patients: int, delta: float, batch_size: int) -> None:
+    if patients < LEAST_PATIENTS:
+        raise PrivacyError(f"a site with fewer than {LEAST_PATIENTS} training patients cannot train with privacy")
+    if delta > 1 / patients:
+        raise PrivacyError(f"privacy.delta = {delta:g}: must be at most 1/n, n the site's training patients")
+    if batch_size > patients:
+        raise PrivacyError(f"batch-size = {batch_size}: larger than the site's number of training patients")
 
 
 def _least_noise(epsilon_at: Callable[[float], float], epsilon: float) -> float:
