@@ -66,7 +66,7 @@ class RunConfig(Study):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        alias_generator=lambda name: key_of(name),
+        alias_generator=key_of,
         populate_by_name=True,
     )
 
@@ -184,10 +184,10 @@ class RunConfig(Study):
     @model_validator(mode="after")
     def _private_runs_release_nothing_else(self) -> "RunConfig":
         """What would leave a site without noise, or make one patient's data change how another's are used."""
-        if self.privacy_unit != "none" and self.strategy not in MEANS:
-            raise ValueError(f"strategy {self.strategy} with privacy.unit {self.privacy_unit}: {_ONLY_MEANS}")
         if self.privacy_unit == "none":
             return self
+        if self.strategy not in MEANS:
+            raise ValueError(f"strategy {self.strategy} with privacy.unit {self.privacy_unit}: {_ONLY_MEANS}")
         patient = self.privacy_unit == "patient"
         unaccounted = {
             "grid": bool(self.grid),
