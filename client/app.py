@@ -20,6 +20,7 @@ from client.site import SiteConfig, is_simulated, resolve_site
 from client.small_cells import Reply
 from client.task import Asked
 from shared_model.errors import (
+    BlocksError,
     BudgetExceeded,
     ConsiliumError,
     ContractError,
@@ -104,15 +105,26 @@ def _asked(sent: Content, context: Context, site: SiteConfig, occasion: Occasion
         raise ContractError("profile 'paper' reads what happened after the prediction time: for simulation only")
     check_unit(site.privacy, config, occasion.kind)
     asked = Asked(content=sent, site=site, config=config, run_id=context.run_id, occasion=occasion)
-    if config.privacy_unit != "patient" or occasion.kind in secure.KINDS:
+    if occasion.kind in secure.KINDS:
         return asked
-    if occasion.kind == "describe":
-        return replace(asked, account=open_account(site, config, asked.run, asked.run_id, lambda: _counts(asked)))
-    return replace(asked, account=account_of(site, config, asked.run))
+    if config.privacy_unit != "patient":
+        return _told_exactly(asked)
+    if occasion.kind != "describe":
+        return replace(asked, account=account_of(site, config, asked.run))
+    if site.privacy.public_counts:
+        asked = _told_exactly(asked)
+    return replace(asked, account=open_account(site, config, asked.run, asked.run_id, lambda: _counts(asked)))
+
+
+def _told_exactly(asked: Asked) -> Asked:
+    """Where no noise protects, the site tells of blocks of patients."""
+    from client.block_memory import open_blocks
+
+    return replace(asked, blocks=open_blocks(asked.site.store, asked.site.release.smallest_cell))
 
 
 def _counts(asked: Asked) -> Counts:
-    training, _ = task.open_trial(asked, THE_RUN)
+    training = task.open_trial(asked, THE_RUN).training
     return training.patients, training.deaths
 
 
@@ -126,6 +138,8 @@ def _public(error: ConsiliumError) -> str:
     match error:
         case BudgetExceeded():
             return "the site's budget does not allow this run"
+        case BlocksError():
+            return "the site's memory of whom it has told of cannot be used; nothing was sent"
         case LedgerError():
             return "the site's privacy ledger cannot be used; nothing was sent"
         case ContractError() | ReleaseRefused() | PrivacyError():
@@ -148,7 +162,8 @@ def _describe(asked: Asked) -> SiteCard:
         deaths=None,
     )
     if account is None:
-        training, held = task.open_trial(asked, THE_RUN)
-        return replace(card, stays=len(training) + len(held), patients=training.patients, deaths=training.deaths)
+        held = task.open_trial(asked, THE_RUN)
+        stays = len(held.training) + len(held.validation)
+        return replace(card, stays=stays, patients=held.training.patients, deaths=held.deaths)
     told = replace(card, stays=account.patients, patients=account.patients, deaths=account.deaths)
     return replace(told, counts="noised", mechanism=account.plan.count) if account.plan.count else told

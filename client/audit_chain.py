@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from shared_model.errors import AuditError, ConsiliumError, LedgerError
+from shared_model.errors import AuditError, BlocksError, ConsiliumError, LedgerError
 
 Entry = dict[str, Any]
 START = "0" * 64  # what the first line follows
@@ -33,6 +33,7 @@ class Book:
 
 AUDIT = Book(name="audit log", command="audit", error=AuditError)
 LEDGER = Book(name="privacy ledger", command="ledger", error=LedgerError)
+BLOCKS = Book(name="memory of blocks", command="blocks", error=BlocksError)
 
 
 @dataclass(frozen=True, kw_only=True)

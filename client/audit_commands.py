@@ -1,5 +1,6 @@
 """``consilium-site audit``: what a privacy officer asks of a site's log."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +98,13 @@ def _table(found: Any) -> "Table":
 
 def _what(entry: dict[str, Any]) -> str:
     arrays = f"{len(entry['arrays'])} arrays, " if entry["arrays"] else ""
-    return arrays + ", ".join(key.partition("/")[2] for key in entry["keys"])
+    training, validation = entry.get("blocks") or ((), ())  # earlier versions knew none
+    of = f"; blocks {_listed(training)} train, {_listed(validation)} validate" if training or validation else ""
+    return arrays + ", ".join(key.partition("/")[2] for key in entry["keys"]) + of
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
 
 
 def _norms(entry: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from client import daemon_commands
 from client.audit_commands import app as audit
+from client.blocks_commands import app as blocks
 from client.ledger_commands import app as ledger
 from shared_model.command import command_group, run
 from shared_model.errors import ConfigError, ConsiliumError, DataError
@@ -25,6 +26,7 @@ app = command_group(
 daemon_commands.register(app)
 app.add_typer(audit, name="audit")
 app.add_typer(ledger, name="ledger")
+app.add_typer(blocks, name="blocks")
 Config = Annotated[Path, typer.Argument(help="The site's YAML file (site_configs/ has examples).", metavar="SITE.yaml")]
 MemoryLimit = Annotated[str, typer.Option(help="DuckDB spills to disk beyond this.")]
 NOT_READY = 1

@@ -24,6 +24,11 @@ FINISHED, STAGED, EMBEDDED, TABLES, REJECTS = "finished", "staged", "embedded", 
 WAITING = (FINISHED, STAGED, EMBEDDED)  # in a store that is being built only
 
 
+def beside(store: Path, ending: str) -> Path:
+    """A file of the site that belongs to its store and outlives it: ``STORE.audit.jsonl`` and others."""
+    return store.with_name(f"{store.name}.{ending}")
+
+
 @dataclass(frozen=True)
 class Finished:
     """Which tables of a folder an interrupted preparation had finished from the same input."""

@@ -135,11 +135,11 @@ def _site(config: Path) -> "SiteConfig":
 
 def _cost(site: "SiteConfig", config: "RunConfig") -> dict[str, Any]:
     from client.ledger import check_caps, spendings
+    from shared_model.batch import open_independently
     from shared_model.budget import plan_of
     from shared_model.privacy import epsilon_of
-    from shared_model.trial import THE_RUN
 
-    patients = THE_RUN.open(site.store, config)[0].patients
+    patients = open_independently(site.store, config.validation_fraction, seed=config.seed)[0].patients
     plan, why = plan_of(config, patients, public_counts=site.privacy.public_counts), ""
     try:
         check_caps(site.privacy, spendings(site.ledger_file), "planned", config.privacy_project, plan.mechanisms)

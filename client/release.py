@@ -30,6 +30,7 @@ from shared_model.messages import (
     SiteCard,
     Statistics,
     TrainReply,
+    read_trial,
     read_weights,
 )
 from shared_model.norm import norm
@@ -94,6 +95,7 @@ def release(reply: Reply, asked: Asked) -> Content:
     """The record form of a reply that the policy lets pass, once the audit log has it. Raises ReleaseRefused naming the
     rule, never a value."""
     passed = passable(reply, asked.occasion.kind, asked.site.release, asked.content)
+    check_blocks(reply, asked)
     check_private(reply, asked)
     check_masked(asked)
     receipt = None
@@ -102,6 +104,12 @@ def release(reply: Reply, asked: Asked) -> Content:
         paid, receipt = settle(asked, mechanism, serialised(passed.content))
         passed = replace(passed, content=deserialised(paid))
     return _recorded(passed, asked, receipt)
+
+
+def check_blocks(reply: Reply, asked: Asked) -> None:
+    """Raises ReleaseRefused for what tells of patients exactly and was not made of whole blocks of them."""
+    if not isinstance(reply, Keys | Sealed | Told) and asked.account is None and asked.blocks is None:
+        raise ReleaseRefused(f"{asked.occasion.kind}: was not made of blocks of patients")
 
 
 def again(asked: Asked) -> Content | None:
@@ -121,8 +129,20 @@ def _recorded(passed: Passed, asked: Asked, receipt: Receipt | None) -> Content:
     _check_size(passed.content, asked.occasion.kind, asked.site.release)
     with AuditLog.held(asked.site.audit_file) as audit:
         check_request(asked.site, asked.occasion)  # again: it may have been paused meanwhile, or have answered
-        audit.append(_entry(passed, asked.site.site, asked.occasion, rule="", receipt=receipt))
+        audit.append(_entry(passed, asked.site.site, asked.occasion, receipt=receipt) | _blocks_of(asked))
     return passed.content
+
+
+def _blocks_of(asked: Asked) -> dict[str, Any]:
+    """Which blocks of patients train and validate in an answer, and the line of the memory that knows them. Raises
+    BlocksError where the memory is another by now."""
+    if asked.blocks is None:
+        return {"blocks": None}
+    from client.block_memory import confirmed
+
+    trial = THE_RUN if asked.occasion.kind == "describe" else read_trial(asked.content)
+    chosen = asked.blocks.choose(trial, asked.config.validation_fraction, asked.config.seed)
+    return {"blocks": [list(blocks) for blocks in chosen], "told": list(confirmed(asked.site.store, asked.blocks.line))}
 
 
 def refuse(refusal: Refusal, site: SiteConfig | None, occasion: Occasion | None) -> Content:
@@ -190,10 +210,11 @@ def _check_size(content: Content, kind: Kind, policy: ReleasePolicy) -> None:
 
 
 def _entry(
-    passed: Passed, site: str, occasion: Occasion, *, rule: str, receipt: Receipt | None = None
+    passed: Passed, site: str, occasion: Occasion, *, rule: str = "", receipt: Receipt | None = None
 ) -> dict[str, Any]:
     """What the audit log says of an answer: everything but its numbers. ``epsilon`` is what the run has spent, by the
-    line of the ledger that ``ledger`` names; both are None for an answer without differential privacy."""
+    line of the ledger that ``ledger`` names; both are None for an answer without differential privacy. ``blocks`` are
+    those of patients that an exact answer is made of."""
     content, raw = passed.content, serialised(passed.content)
     return {
         "site": site,
@@ -217,4 +238,5 @@ def _entry(
         "clipped": passed.clipped,
         "epsilon": None if receipt is None else receipt.epsilon,
         "ledger": None if receipt is None else [receipt.n, receipt.digest],
+        "blocks": None,
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from client.caps import Caps
+from client.folders import beside
 from client.mapping.config import Mapping
 from client.mapping.loading import load_document
 from client.mapping.mistakes import one_line, told
@@ -79,17 +80,17 @@ class SiteConfig(Study, Mapping):
     @property
     def pause_file(self) -> Path:
         """While this file exists, nothing leaves: whoever may write beside the store can stop everything at once."""
-        return self.store.with_name(f"{self.store.name}.paused")
+        return beside(self.store, "paused")
 
     @property
     def audit_file(self) -> Path:
         """The record of everything that left (client/audit.py)."""
-        return self.store.with_name(f"{self.store.name}.audit.jsonl")
+        return beside(self.store, "audit.jsonl")
 
     @property
     def ledger_file(self) -> Path:
         """The record of what runs with differential privacy spent (client/ledger.py)."""
-        return self.store.with_name(f"{self.store.name}.ledger.jsonl")
+        return beside(self.store, "ledger.jsonl")
 
 
 def _inside(store: Path, folder: Path) -> bool:

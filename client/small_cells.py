@@ -2,7 +2,8 @@
 
 Below the site's smallest cell a count of patients is withheld, a feature that fewer patients have is left out (as if
 never measured), bins are put together until each has enough patients behind it, and a site whose training patients are
-themselves fewer does not take part.
+themselves fewer does not take part. Statistics are judged block by block (client/blocks.py) and added up afterwards:
+what other answers leave when they are subtracted is a block's at least, and has been judged, too.
 
 Counts with noise (client/noising.py) are left as they are: the noise is what protects, and leaving some out by what
 they say would spoil their sum over the sites. The site must still be large enough, by the count that it tells.
@@ -16,7 +17,7 @@ from itertools import accumulate, pairwise
 from typing import assert_never
 
 from client.policy import ReleasePolicy
-from shared_model.distribution import BINS, Bins, Outcomes
+from shared_model.distribution import BINS, Bins, Outcomes, merge_outcomes
 from shared_model.errors import ReleaseRefused
 from shared_model.mergeable import Validation
 from shared_model.messages import EvaluateReply, SiteCard, Statistics, TrainReply
@@ -33,7 +34,7 @@ def suppressed(reply: Reply, policy: ReleasePolicy) -> Reply:
         case Statistics():
             return _statistics(reply, policy)
         case TrainReply():
-            _enough(reply.examples, policy)
+            check_enough(reply.examples, policy)
             finite(reply.train_loss or 0.0, reply.seconds or 0.0)
             return replace(reply, validation=_validation(reply.validation, policy))
         case EvaluateReply():
@@ -53,13 +54,14 @@ def finite(*values: float) -> None:
         raise ReleaseRefused("a number is not finite; nothing was sent")
 
 
-def _enough(patients: int | None, policy: ReleasePolicy) -> None:
+def check_enough(patients: int | None, policy: ReleasePolicy) -> None:
+    """Raises ReleaseRefused where a site has too few training patients to take part."""
     if patients is None or patients < policy.smallest_cell:
         raise ReleaseRefused(f"fewer than {policy.smallest_cell} training patients (release.smallest_cell)")
 
 
 def _card(card: SiteCard, policy: ReleasePolicy) -> SiteCard:
-    _enough(card.patients, policy)
+    check_enough(card.patients, policy)
     return replace(card, deaths=_count(card.deaths, card.patients or 0, policy))
 
 
@@ -71,28 +73,36 @@ def _count(part: int | None, whole: int, policy: ReleasePolicy) -> int | None:
 
 
 def _statistics(statistics: Statistics, policy: ReleasePolicy) -> Statistics:
-    _enough(statistics.patients, policy)
-    cell, told = policy.smallest_cell, _count(statistics.deaths, statistics.patients, policy)
+    check_enough(statistics.patients, policy)
+    told = _count(statistics.deaths, statistics.patients, policy)
     if statistics.noise is not None:
         finite(statistics.noise)
         return replace(statistics, deaths=told)
-    return replace(
-        statistics,
-        static=tuple(_outcomes(held, cell, statistics.static_rows) for held in statistics.static),
-        series=tuple(_outcomes(held, cell, statistics.series_rows) for held in statistics.series),
-        deaths=told,
-    )
+    if not statistics.parts:
+        raise ReleaseRefused("statistics: were not made block by block")
+    parts = [_part(whole, new, policy.smallest_cell) for whole, new in statistics.parts]
+    static, series = (merge_outcomes(held) for held in zip(*parts, strict=True))
+    return replace(statistics, static=tuple(static), series=tuple(series), deaths=told, parts=())
 
 
-def _outcomes(held: Outcomes, cell: int, rows: int) -> Outcomes:
-    """As if never measured where fewer patients than a cell are behind it, and without the outcome where fewer of them
-    died or survived. ``rows``: the most values of one patient."""
-    if held.whole.patients < cell:
+def _part(whole: Statistics, new: Statistics, cell: int) -> tuple[list[Outcomes], list[Outcomes]]:
+    """What may be told of one block, whatever else is told: as much as if there were no other."""
+    held = zip((*whole.static, *whole.series), (*new.static, *new.series), whole.most, strict=True)
+    told = [_outcomes(all_of_it, fresh, cell, cell * most) for all_of_it, fresh, most in held]
+    return told[: len(whole.static)], told[len(whole.static) :]
+
+
+def _outcomes(held: Outcomes, new: Outcomes, cell: int, values: int) -> Outcomes:
+    """As if never measured where fewer new patients than a cell are behind it, and without the outcome where fewer of
+    them died or survived. ``values``: how many a bin must hold, so that a cell of patients is behind it."""
+    if new.whole.patients < cell:
         return Outcomes()
-    whole = replace(held.whole, bins=coarsened([held.whole.bins], cell * rows)[0])
-    if min(held.survived.patients, held.died.patients) < cell:
+    of_both = [held] if new is held else [held, new]
+    whole = replace(held.whole, bins=coarsened([one.whole.bins for one in of_both], values)[0])
+    if min(new.survived.patients, new.died.patients) < cell:
         return Outcomes(whole)
-    survived, died = coarsened([held.survived.bins, held.died.bins], cell * rows)
+    by_outcome = [bins for one in of_both for bins in (one.survived.bins, one.died.bins)]
+    survived, died, *_ = coarsened(by_outcome, values)
     return Outcomes(whole, replace(held.survived, bins=survived), replace(held.died, bins=died))
 
 
@@ -103,23 +113,15 @@ def coarsened(histograms: Sequence[Bins], least: int) -> list[Bins]:
     Several histograms are cut alike: were survivals and deaths cut each for itself, their values would come to lie in
     different cells, and look as if they told the two apart.
     """
-    ends, totals = [0], [0] * len(histograms)
-    for place, counts in enumerate(zip(*histograms, strict=True)):
-        totals = [total + count for total, count in zip(totals, counts, strict=True)]
-        if min(totals) >= least:
-            ends.append(place + 1)
-            totals = [0] * len(histograms)
+    reached = [[0, *accumulate(histogram)] for histogram in histograms]
+    ends, before = [0], [0] * len(histograms)
+    while (end := max(bisect_left(r, b + least) for r, b in zip(reached, before, strict=True))) <= BINS:
+        ends.append(end)
+        before = [r[end] for r in reached]
     groups = list(pairwise([*ends[: max(len(ends) - 1, 1)], BINS]))
-    middles = [
-        _middle([sum(counts) for counts in zip(*(h[a:b] for h in histograms), strict=True)]) + a for a, b in groups
-    ]
-    return [_placed([sum(h[a:b]) for a, b in groups], middles) for h in histograms]
-
-
-def _middle(counts: list[int]) -> int:
-    """Where the middle one of the values is."""
-    reached = list(accumulate(counts))
-    return bisect_left(reached, (reached[-1] + 1) // 2)
+    together = [sum(counts) for counts in zip(*reached, strict=True)]
+    middles = [bisect_left(together, (together[a] + together[b] + 1) // 2, lo=a + 1) - 1 for a, b in groups]
+    return [_placed([r[b] - r[a] for a, b in groups], middles) for r in reached]
 
 
 def _placed(counts: list[int], places: list[int]) -> Bins:

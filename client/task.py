@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from client.account import Account
 from client.audit import Occasion
+from client.blocks import Blocks, Patients
 from client.site import SiteConfig
 from client.site_state import load_before, save_round, save_state, state_folder
-from shared_model.errors import ContractError
+from client.small_cells import check_enough
+from shared_model.errors import ContractError, StoreError
 from shared_model.messages import (
     CONTROL,
     PERSONAL,
@@ -29,6 +31,7 @@ from shared_model.trial import THE_RUN, Trial
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from client.training import Update
     from shared_model.batch import PatientData
@@ -42,7 +45,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """A message's content, with the site and the run it is for; ``occasion`` is what the audit log says of it.
-    ``account`` is there in a run with differential privacy for patients, and in no other."""
+    ``account`` is there in a run with differential privacy for patients, and in no other; ``blocks`` is there where
+    something is told of patients exactly."""
 
     content: Content
     site: SiteConfig
@@ -50,6 +54,7 @@ class Asked:
     run_id: int
     occasion: Occasion
     account: Account | None = None
+    blocks: Blocks | None = None
 
     @property
     def run(self) -> str:
@@ -59,14 +64,14 @@ class Asked:
 
 def statistics(asked: Asked) -> Statistics:
     """Distributions of the training patients for the federation's preprocessing plan."""
-    from client.statistics import local_statistics
+    from client.statistics import block_statistics
 
-    training, _ = open_trial(asked, read_trial(asked.content))
+    patients = open_trial(asked, read_trial(asked.content))
     if asked.account is not None:
         from client.noising import private_statistics
 
-        return private_statistics(training, asked.config, asked.account)
-    return local_statistics(training, asked.config)
+        return private_statistics(patients.training, asked.config, asked.account)
+    return block_statistics(patients, asked.config)
 
 
 def train(asked: Asked) -> TrainReply:
@@ -74,6 +79,7 @@ def train(asked: Asked) -> TrainReply:
     if asked.account is not None:
         return _train_private(asked, asked.account)
     task = _Task.of(asked)
+    check_enough(task.training.patients, asked.site.release)
     before, control = task.validate(), _Control.of(asked, task)
     update = task.train(task.order.round, correction=control.correction if control else None)
     return TrainReply(
@@ -135,19 +141,28 @@ def _evaluate_privately(task: "_Task", account: Account) -> EvaluateReply:
     return private_validation(replace(task, held=one_stay_a_patient(task.held)).validate(), account)
 
 
-def open_trial(asked: Asked, trial: Trial) -> tuple["PatientData", "PatientData"]:
+def open_trial(asked: Asked, trial: Trial) -> Patients:
     """Training and validation stays of the site; the same in every message of a trial. Raises ContractError for any
-    trial but the run itself in a private run: its budget is for one model."""
+    trial but the run itself in a private run: its budget is for one model. Raises StoreError where the store was
+    prepared anew after the message came."""
     if asked.account is not None and trial != THE_RUN:
         raise ContractError("trial: a private run is one trial, the run itself")
-    from shared_model.batch import check_text_width
+    from shared_model.batch import check_text_width, open_independently, open_store
     from shared_model.contract import contract_digest
-    from shared_model.manifest import check_contract
+    from shared_model.manifest import check_contract, read_manifest
 
-    check_contract(asked.site.store, contract_digest(asked.config))
-    training, validation = trial.open(asked.site.store, asked.config)
-    check_text_width(training, asked.config.text_dimension)
-    return training, validation
+    store, config = asked.site.store, asked.config
+    check_contract(store, contract_digest(config))
+    if asked.blocks is None:
+        training, validation = open_independently(store, config.validation_fraction, seed=config.seed)
+        patients = Patients(training=training, validation=validation)
+    else:
+        data = open_store(store)
+        if read_manifest(store)["tensors_sha256"] != asked.blocks.store:
+            raise StoreError(f"{store}: was prepared anew while a message was answered; ask again")
+        patients = asked.blocks.open(data, trial, config.validation_fraction, config.seed)
+    check_text_width(patients.training, config.text_dimension)
+    return patients
 
 
 def read_order(content: Content, config: "RunConfig") -> RoundOrder:
@@ -167,6 +182,7 @@ class _Task:
     config: "RunConfig"
     training: "PatientData"
     held: "PatientData"
+    bundle_N: "Tensor | None"
     scaler: "Scaler"
     model: "FusionModel"
     device: "torch.device"
@@ -181,14 +197,15 @@ class _Task:
         from shared_model.predict import best_device
 
         order, device = read_order(asked.content, asked.config), best_device()
-        training, held = open_trial(asked, order.trial)
+        patients = open_trial(asked, order.trial)
         config = order.trial.config(asked.config).with_label_rate(order.plan.prevalence)
         return cls(
             order=order,
             config=config,
-            training=training,
-            held=held,
-            scaler=Scaler(_own_plan(order.plan, training, config)),
+            training=patients.training,
+            held=patients.validation,
+            bundle_N=patients.bundle_N,
+            scaler=Scaler(_own_plan(order.plan, patients.training, config)),
             model=load_model(config.model_for(order.plan), read_weights(asked.content)).to(device),
             device=device,
             site=asked.site.site,
@@ -215,6 +232,7 @@ class _Task:
             seed=seed_of(self.config.seed, self.site, what),
             device=self.device,
             correction=correction,
+            bundle_N=self.bundle_N,
         )
 
 

@@ -47,19 +47,21 @@ def train_local(
     seed: int,
     device: torch.device,
     correction: Mapping[str, Tensor] | None = None,
+    bundle_N: Tensor | None = None,
 ) -> Update:
     """Train ``model`` in place by AdamW for ``config.local_steps`` steps or, if that is 0, ``config.local_epochs``.
 
     Under FedProx the loss has the proximal term mu/2 |w - w0|^2 around the incoming weights (Li et al. 2020, arXiv
     1812.06127). ``correction`` is added to every gradient: SCAFFOLD's c - c_i (server/strategies/scaffold.py). The
-    order of stays and the dropout masks follow from ``seed`` alone. Raises ConfigError where ``compile`` needs a
-    compiler that is not there.
+    order of stays and the dropout masks follow from ``seed`` alone. ``bundle_N``: stays that only train in the same
+    step (client/blocks.py); a batch is then as many whole bundles as come nearest to ``config.batch_size``. Raises
+    ConfigError where ``compile`` needs a compiler that is not there.
     """
     start = time.monotonic()
     with _determinism(config.deterministic):
         torch.manual_seed(seed)
         step = _Step(model.to(device).train(), config, learning_rate, device, correction)
-        for batch in _steps(data, scaler, config, device):
+        for batch in _steps(data, scaler, config, device, bundle_N):
             step(batch)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     return Update(
@@ -148,17 +150,27 @@ def _compiled(model: FusionModel) -> torch.nn.Module:
     return cast(torch.nn.Module, torch.compile(model, dynamic=True))  # shares the parameters, under their own names
 
 
-def _steps(data: PatientData, scaler: Scaler, config: RunConfig, device: torch.device) -> Iterator[Batch]:
+def _steps(
+    data: PatientData, scaler: Scaler, config: RunConfig, device: torch.device, bundle_N: Tensor | None
+) -> Iterator[Batch]:
     """The batches of a round, in random order, reshuffled when all stays were seen."""
-    per_epoch = -(-len(data) // config.batch_size)
-    return islice(_batches(data, scaler, config, device), config.local_steps or config.local_epochs * per_epoch)
+    bundles = torch.arange(len(data)) if bundle_N is None else torch.unique(bundle_N, return_inverse=True)[1]
+    count = int(bundles.max()) + 1 if len(data) else 0
+    size = max(round(config.batch_size * count / max(len(data), 1)), 1)
+    batches = _batches(data, scaler, device, bundles, size)
+    return islice(batches, config.local_steps or config.local_epochs * -(-count // size))
 
 
-def _batches(data: PatientData, scaler: Scaler, config: RunConfig, device: torch.device) -> Iterator[Batch]:
-    """Epochs without end over inputs that were filled and scaled once."""
+def _batches(data: PatientData, scaler: Scaler, device: torch.device, bundle_N: Tensor, size: int) -> Iterator[Batch]:
+    """Epochs without end over inputs that were filled and scaled once, ``size`` bundles at a time."""
     inputs, label_N = Inputs.of(data.static_NF, data.series_NTC, scaler).to(device), data.label_N.float()
+    count_M = torch.bincount(bundle_N)
+    member_N, start_M = torch.argsort(bundle_N, stable=True), torch.cumsum(count_M, 0) - count_M
     while len(data):
-        for index_B in torch.split(torch.randperm(len(data)), config.batch_size):
+        for chosen in torch.split(torch.randperm(len(count_M)), size):
+            count_B = count_M[chosen]
+            first_B = start_M[chosen] - (count_B.cumsum(0) - count_B)
+            index_B = member_N[torch.arange(int(count_B.sum())) + torch.repeat_interleave(first_B, count_B)]
             text_BKE, length_B = data.chunks(index_B)
             text = text_BKE.to(device), length_B.to(device)
             yield inputs.batch(index_B.to(device), text=text, label_B=label_N[index_B].to(device))

@@ -50,7 +50,7 @@ def summed_statistics(
     messages = _to_all(admission, STATISTICS, trial_content(trial))
     opened = open_sum(grid, admission, config, messages, kind=STATISTICS.partition(".")[2], trial=trial)
     _check_quorum(opened, config, "statistics")
-    whole = _read(lambda: Statistics.read(summed_content(opened.sums), config.study, summed=True), "statistics")
+    whole = _read(lambda: Statistics.read(summed_content(opened.sums), config.study), "statistics")
     whole = replace(whole, noise=_together(whole.noise, opened))
     telling = opened.sums.weights.get("deaths", 0)
     if whole.deaths is None or telling == whole.patients:

@@ -129,33 +129,12 @@ def check_encoder(data: PatientData, held: str, wanted: str) -> None:
         )
 
 
-def open_split(
-    store: Path, fraction: float, *, seed: int, independent: bool = False
-) -> tuple[PatientData, PatientData]:
-    """Training and validation stays of a store; the same split in every message of a run and in the baselines.
-
-    ``independent``: by ``split_independently``, as a guarantee for single patients needs it.
-    """
-    data, split = open_store(store), split_independently if independent else split_patients
-    training_N, validation_N = split(data, fraction, key=f"validation:{seed}")
-    return data.subset(training_N), data.subset(validation_N)
-
-
-def open_fold(store: Path, fold: int, folds: int, *, seed: int) -> tuple[PatientData, PatientData]:
-    """Training and validation stays of one of ``folds`` folds over all patients of a store."""
+def open_independently(store: Path, fraction: float, *, seed: int) -> tuple[PatientData, PatientData]:
+    """Training and validation stays of a store by ``split_independently``, as a guarantee for single patients needs it;
+    the same in every message of a run and in the baselines."""
     data = open_store(store)
-    training_N, validation_N = fold_patients(data, fold, folds, key=f"fold:{seed}")
+    training_N, validation_N = split_independently(data, fraction, key=f"validation:{seed}")
     return data.subset(training_N), data.subset(validation_N)
-
-
-def fold_patients(data: PatientData, fold: int, folds: int, *, key: str) -> tuple[Tensor, Tensor]:
-    """Indices of the stays outside and inside one fold: every patient is inside exactly one.
-
-    Stratified by death; a patient's fold follows from a keyed hash, so each site folds its own patients and no list of
-    them leaves it.
-    """
-    chosen = [ranked[fold::folds] for ranked in _ranked_strata(data, key)]
-    return _inside(data, np.concatenate(chosen))
 
 
 def split_patients(data: PatientData, fraction: float, *, key: str) -> tuple[Tensor, Tensor]:

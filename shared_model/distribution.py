@@ -94,8 +94,8 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """One feature's values, and by outcome of the stay; the latter are zero for sites that withhold how few died or
-    survived."""
+    """One feature's values, and by outcome of the stay; the latter lack the blocks of patients, or sites, of which so
+    few died or survived that it is withheld."""
 
     whole: Distribution = field(default_factory=Distribution)
     survived: Distribution = field(default_factory=Distribution)
@@ -116,11 +116,6 @@ class Outcomes:
     @property
     def possible(self) -> bool:
         """Whether some values can have brought this about."""
-        return self.possible_sum and self.survived.count + self.died.count in (0, self.whole.count)
-
-    @property
-    def possible_sum(self) -> bool:
-        """The same of sites together, of which some may withhold the outcome."""
         parts = self.whole.possible and self.survived.possible and self.died.possible
         return parts and self.survived.count + self.died.count <= self.whole.count
 

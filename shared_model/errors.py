@@ -15,6 +15,7 @@
     +-- UpdateRejected           the server's guard leaves a site's update out of a round
     +-- ReleaseRefused           a site's policy keeps a reply from leaving
     +-- AuditError               a site's audit log is not what was written
+    +-- BlocksError              a site's memory of whom it told of is lost, old or not what was written
     +-- PrivacyError             a run's or a site's privacy setting breaks a rule
     |   +-- BudgetExceeded         a site's epsilon cap does not allow what is asked
     |   +-- LedgerError            a site's privacy ledger is not what was written
@@ -83,6 +84,10 @@ class ReleaseRefused(ConsiliumError):  # noqa: N818 - the field's word for it is
 
 class AuditError(ConsiliumError):
     """A site's audit log is not what was written."""
+
+
+class BlocksError(ConsiliumError):
+    """A site's memory of whom it told of is lost, old or not what was written."""
 
 
 class PrivacyError(ConsiliumError):

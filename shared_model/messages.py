@@ -91,8 +91,9 @@ class Statistics:
     """Distributions of a site's training patients, in the order of the study's features, and how many patients and
     deaths there are; ``deaths`` is None below the site's smallest cell.
 
-    ``static_rows`` and ``series_rows`` are the most values that one patient brings to a feature. The release needs them
-    to count patients behind a bin; they are not sent.
+    ``most`` holds the most values that one patient brings to each feature, static ones first. The release needs it to
+    count patients behind a bin; it is not sent. Nor are ``parts``: the same of each block of patients, and of those who
+    are told of for the first time in it (client/blocks.py). What leaves is added up from them.
 
     In a private run ``noise`` is the standard deviation of every count, and bins are all there is: coarse ones
     (shared_model/noised.py), which may be negative, of all patients or, where ``whole`` is empty, by outcome.
@@ -103,8 +104,8 @@ class Statistics:
     patients: int
     deaths: int | None
     noise: float | None = None
-    static_rows: int = field(default=1, compare=False)
-    series_rows: int = field(default=1, compare=False)
+    most: tuple[int, ...] = field(default=(), compare=False)
+    parts: "tuple[tuple[Statistics, Statistics], ...]" = field(default=(), compare=False)
     mechanism: Mechanism | None = field(default=None, compare=False)
 
     def content(self) -> RecordDict:
@@ -122,15 +123,14 @@ class Statistics:
         return RecordDict({METRICS: MetricRecord(metrics), SUMS: ConfigRecord(sums)})
 
     @classmethod
-    def read(cls, content: RecordDict, study: Study = EARLY, *, summed: bool = False) -> "Statistics":
-        """Raises ContractError when a list has another length or holds what no values can add up to. ``summed``: over
-        sites, of which some may withhold the outcome."""
+    def read(cls, content: RecordDict, study: Study = EARLY) -> "Statistics":
+        """Raises ContractError when a list has another length or holds what no values can add up to."""
         metrics, static = metrics_of(content), len(study.static)
         many = 3 * (static + len(study.series))
         noise = positive(metrics, "noise") if "noise" in metrics else None
         groups = noised_groups(metrics, many) if noise else exact_groups(metrics, config_of(content, SUMS), many)
         outcomes = tuple(Outcomes(*groups[n : n + 3]) for n in range(0, many, 3))
-        if noise is None and not all(held.possible_sum if summed else held.possible for held in outcomes):
+        if noise is None and not all(held.possible for held in outcomes):
             raise ContractError("message: holds a distribution that no values can have")
         return cls(
             static=outcomes[:static],

@@ -3,20 +3,19 @@ with one site left out, and every message says to which it belongs."""
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared_model.errors import ConfigError, ContractError
 
 if TYPE_CHECKING:
-    from shared_model.batch import PatientData
     from shared_model.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """``settings`` override the run-config. With ``folds``, a site trains outside ``fold`` and validates inside it;
-    without, it splits off its validation patients. ``name`` tells trials of one run apart that share both."""
+    without, it splits off its validation patients. Who is where, the site decides (client/blocks.py). ``name`` tells
+    trials of one run apart that share both."""
 
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     fold: int = 0
@@ -31,16 +30,6 @@ class Trial:
             return with_settings(run, self.settings)
         except ConfigError as error:
             raise ContractError(f"trial: {error}") from error
-
-    def open(self, store: Path, config: "RunConfig") -> tuple["PatientData", "PatientData"]:
-        """Training and validation stays of a store; the same in every message of the trial. Where privacy protects a
-        patient, each one's place is independent of the others'."""
-        from shared_model.batch import open_fold, open_split
-
-        if self.folds:
-            return open_fold(store, self.fold, self.folds, seed=config.seed)
-        independent = config.privacy_unit == "patient"
-        return open_split(store, config.validation_fraction, seed=config.seed, independent=independent)
 
     def to_json(self) -> str:
         """Canonical JSON; ``from_json`` reads it."""

@@ -1,4 +1,4 @@
-"""Does it hold? Attacks on models of this code, with privacy and without, and an audit of the privacy itself.
+"""Does it hold? Attacks on models and on a site of this code, and an audit of the privacy itself.
 
 ``attack.json`` and ``attack.html`` are what is found. Every model is one job in a process of its own.
 """
@@ -33,9 +33,10 @@ from simulations.attack_jobs import (
     train_shadow,
 )
 from simulations.attack_page import render_attack
-from simulations.attack_results import Attack, AuditRow, InferenceRow
+from simulations.attack_results import Attack, AuditRow, CuriousRow, InferenceRow
 from simulations.baselines import worker_pool
 from simulations.benchmark_results import write_document
+from simulations.differencing import RUNS, SITES, CuriousJob, run_curious
 from simulations.experiment import Scenario, Watcher, claim_folder, open_patients, prepare_store
 from simulations.inference import halves, likelihood_ratio, most_true_positives, score_attack
 
@@ -87,6 +88,7 @@ def run_attack(
     document.patients, document.members = data.patients, data.patients // 2
     privacies = _privacies(config, attempt, document.members, watcher)
     document.audits = _audits(store, config, attempt, watcher)
+    document.curious = _curious(store, config, out, watcher)
     write_document(out / RESULTS, document)
     document.inference = _inference(store, data, config, attempt, privacies, watcher)
     document.status = "complete"
@@ -140,6 +142,13 @@ def _audits(store: Path, config: RunConfig, attempt: Attempt, watcher: Watcher) 
         return []
     watcher.stage(f"auditing {len(BUILDS)} builds with {attempt.canaries:,} canaries")
     return _all(run_audit, jobs, watcher)
+
+
+def _curious(store: Path, config: RunConfig, out: Path, watcher: Watcher) -> list[CuriousRow]:
+    """A curious server's runs against a site as it is, and as one that is broken on purpose."""
+    jobs = [CuriousJob(store=store, config=config, build=build, folder=out / "curious" / build) for build in SITES]
+    watcher.stage(f"asking a site in {RUNS} runs, and subtracting")
+    return _all(run_curious, jobs, watcher)
 
 
 def _inference(

@@ -53,6 +53,30 @@ class AuditRow(_Document):
         return "missed" if self.most > self.claimed else "too few canaries to tell"
 
 
+class CuriousRow(_Document):
+    """What a curious server's runs told of groups smaller than a cell, at one build of a site."""
+
+    build: str
+    title: str
+    patients: int
+    cell: int
+    runs: int
+    answers: int
+    refused: int
+    values: int = Field(description="sums of a feature over so few, by subtracting two statistics; right to the bit")
+    scores: int = Field(description="counts of so few deaths or survivals, by subtracting two validations")
+    inputs: int = Field(description="updates of one step that give away a single patient's inputs")
+    singles: int = Field(description="patients whose values follow from all statistics together, by linear algebra")
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether anything was found, and whether there was anything to find."""
+        found = self.values or self.scores or self.inputs or self.singles
+        if self.build == RIGHT:
+            return "VIOLATED" if found else "holds"
+        return "caught" if found else "missed"
+
+
 class Attack(_Document):
     """The whole document."""
 
@@ -66,8 +90,15 @@ class Attack(_Document):
     shadows: int = 0
     inference: list[InferenceRow] = Field(default_factory=list)
     audits: list[AuditRow] = Field(default_factory=list)
+    curious: list[CuriousRow] = Field(default_factory=list)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """On every build, of training and of a site."""
+        return [row.verdict for row in self.audits] + [row.verdict for row in self.curious]
 
     @property
     def violated(self) -> bool:
-        """Whether this version's training told more than its ledger says."""
-        return any(row.verdict == "VIOLATED" for row in self.audits)
+        """Whether this version's training told more than its ledger says, or its sites of fewer patients than a
+        cell."""
+        return "VIOLATED" in self.verdicts

@@ -19,10 +19,11 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
+from client.block_memory import blocks_as_made
 from client.evaluation import validate
 from client.statistics import local_statistics
 from client.training import train_local
-from shared_model.batch import PatientData, open_store
+from shared_model.batch import PatientData, open_independently, open_store
 from shared_model.config import RunConfig
 from shared_model.features import seed_of
 from shared_model.fitting import plan_from
@@ -114,9 +115,16 @@ def train_baseline(
 
 
 def open_pooled(stores: list[Path], config: RunConfig) -> tuple[PatientData, PatientData]:
-    """Training and validation stays of several stores, each as if it were one: the split is that of the federation."""
-    splits = [THE_RUN.open(store, config) for store in stores]
+    """Training and validation stays of several stores as if they were one: those of the federation."""
+    splits = [_split(store, config) for store in stores]
     return concatenate([training for training, _ in splits]), concatenate([validation for _, validation in splits])
+
+
+def _split(store: Path, config: RunConfig) -> tuple[PatientData, PatientData]:
+    if config.privacy_unit == "patient":
+        return open_independently(store, config.validation_fraction, seed=config.seed)
+    held = blocks_as_made(store).open(open_store(store), THE_RUN, config.validation_fraction, config.seed)
+    return held.training, held.validation
 
 
 def concatenate(parts: list[PatientData]) -> PatientData:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from client.block_memory import begin_simulated, open_blocks
 from client.folders import replacing_folder
 from client.policy import KINDS
 from client.store import arrays_of, write_store
@@ -71,6 +73,8 @@ def partition_by_unit(
         rows_N = kept_N[training_N][home_N[kept_N[training_N]] == data.units.index(unit)]
         sites[unit] = out / "sites" / f"{number:03d}-{slug(unit)}"
         _write(sites[unit], data, rows_N, stays, manifest)
+        begin_simulated(sites[unit], sha256(f"{seed}:{unit}".encode()).digest())
+        open_blocks(sites[unit], smallest_cell)
     configs = _write_configs(out / "configs", sites, manifest, smallest_cell)
     return Partition(heldout=heldout, sites=sites, configs=configs)
 
@@ -97,10 +101,14 @@ def _chosen_units(held: tuple[str, ...], wanted: list[str] | None) -> list[str]:
 
 
 def _write(folder: Path, data: PatientData, rows_N: Tensor, stays: pd.DataFrame, manifest: dict[str, Any]) -> None:
+    write_part(folder, data.subset(rows_N), stays.iloc[rows_N.numpy()], manifest)
+
+
+def write_part(folder: Path, part: PatientData, stays: pd.DataFrame, manifest: dict[str, Any]) -> None:
+    """A store of some stays of the one that ``manifest`` belongs to; ``stays`` has a row for each."""
     with replacing_folder(folder) as building:
         facts = {key: value for key, value in manifest.items() if key in _OF_THE_EXTRACT}
-        arrays = arrays_of(_compact(data.subset(rows_N)))
-        write_store(building, arrays, data.units, stays.iloc[rows_N.numpy()], study_of(manifest), facts)
+        write_store(building, arrays_of(_compact(part)), part.units, stays, study_of(manifest), facts)
 
 
 def _compact(data: PatientData) -> PatientData:

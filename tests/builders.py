@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from safetensors.torch import save_file
 
+from client.block_memory import begin_simulated
 from client.policy import KINDS
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
@@ -28,6 +30,7 @@ from shared_model.plan import FeaturePlan, PreprocessingPlan
 from shared_model.study import EARLY, Study
 
 EMBEDDING = 6
+KEY = bytes(range(32))
 Answer = Callable[[Message], RecordDict | Message | None]
 
 
@@ -103,8 +106,10 @@ def patients(
 
 
 def write_store(folder: Path, data: PatientData, *, study: Study = EARLY, **extra: torch.Tensor) -> Path:
-    """A prepared store as ``open_store`` reads it; ``extra`` tensors do not belong in one."""
+    """A prepared store as ``open_store`` reads it, of a site whose key is always the same; ``extra`` tensors do not
+    belong in one."""
     folder.mkdir(parents=True, exist_ok=True)
+    begin_simulated(folder, KEY)
     names = [name for name in data.__dataclass_fields__ if name != "units"]
     tensors = {name: getattr(data, name).contiguous() for name in names} | extra
     save_file(tensors | {"label_N": data.label_N.to(torch.uint8)}, folder / TENSORS)
@@ -141,12 +146,21 @@ def validation(positives: Mapping[int, int], negatives: Mapping[int, int], *, lo
 def statistics(*, count: int = 50, patients: int = 50, deaths: int = 15) -> Statistics:
     """The same values of every feature: one a patient, on the grid's levels 2000 to 2400 in turn."""
     held = outcomes(survived=max(count - deaths, 0), died=min(deaths, count))
-    return Statistics(
-        static=(held,) * len(EARLY.static),
-        series=(held,) * len(EARLY.series),
-        patients=patients,
-        deaths=deaths,
+    return of_one_block(
+        Statistics(
+            static=(held,) * len(EARLY.static),
+            series=(held,) * len(EARLY.series),
+            patients=patients,
+            deaths=deaths,
+        )
     )
+
+
+def of_one_block(whole: Statistics) -> Statistics:
+    """Made of one block of patients, all of them new in it; with one value a patient unless ``whole`` knows better."""
+    most = whole.most or (1,) * len((*whole.static, *whole.series))
+    part = replace(whole, most=most)
+    return replace(part, parts=((part, part),))
 
 
 def distribution(patients: int, *, first: float = 2000.0, last: float = 2400.0) -> Distribution:

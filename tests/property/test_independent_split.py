@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from builders import patients, tiny_config, write_store
+from builders import patients, write_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared_model.batch import PatientData, split_independently, split_patients
-from shared_model.trial import THE_RUN
+from shared_model.batch import PatientData, open_independently, split_independently
 
 IDS = st.lists(st.integers(0, 2**62), min_size=2, max_size=30, unique=True)
 
@@ -48,11 +47,9 @@ def test_about_the_fraction_is_split_off_and_another_key_splits_otherwise() -> N
     assert set(places(data, 0.0, "k").values()) == {0}
 
 
-def test_a_private_run_splits_so_and_another_one_as_ever(tmp_path: Path) -> None:
+def test_a_store_opens_split_so(tmp_path: Path) -> None:
     data = patients(200, windows=24)
     store = write_store(tmp_path / "store", data)
-    private, plain = tiny_config(privacy_unit="patient"), tiny_config()
-    for config, split in ((private, split_independently), (plain, split_patients)):
-        expected = split(data, config.validation_fraction, key=f"validation:{config.seed}")
-        found = THE_RUN.open(store, config)
-        assert [f.patient_N.tolist() for f in found] == [data.patient_N[stays].tolist() for stays in expected]
+    expected = split_independently(data, 0.15, key="validation:7")
+    found = open_independently(store, 0.15, seed=7)
+    assert [f.patient_N.tolist() for f in found] == [data.patient_N[stays].tolist() for stays in expected]

@@ -9,6 +9,7 @@ import torch
 from builders import patients, tiny_config, write_store
 from sklearn.metrics import roc_auc_score
 
+from client.block_memory import open_blocks
 from shared_model.batch import PatientData
 from simulations.boosting import table, train_boosted
 
@@ -31,7 +32,10 @@ def test_a_series_becomes_its_last_value_its_count_and_its_spread() -> None:
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("stores")
-    return [write_store(folder / str(seed), patients(240, seed=seed)) for seed in (1, 2)]
+    found = [write_store(folder / str(seed), patients(240, seed=seed)) for seed in (1, 2)]
+    for store in found:
+        open_blocks(store, 10)
+    return found
 
 
 def scored(stores: list[Path], heldout: PatientData, folder: Path) -> np.ndarray:

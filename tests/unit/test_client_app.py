@@ -66,7 +66,7 @@ def test_the_client_app_answers_every_message_from_a_whole_store(tmp_path: Path)
     context = _context(write_site(tmp_path), validation_fraction=0.5)
     card = SiteCard.read(_send(DESCRIBE, context).content)
     assert (card.site, card.contract, card.encoder) == ("Mercy", contract_digest(EARLY), "e" * 64)
-    assert (card.patients, card.deaths) == (40, 13)
+    assert card.patients == 40 and card.deaths in (13, 14)  # one of two blocks, by a key that the site drew
     assert Statistics.read(_send(STATISTICS, context).content).patients == 40
     update = TrainReply.read(_send(TRAIN, context).content)
     assert update.examples == update.validation.count == 40

@@ -29,7 +29,7 @@ from server.noised import Noised, settled_validation
 from server.results import RoundSummary
 from server.statistics import ask_statistics, feature_summaries
 from server.training import Training
-from shared_model.batch import PatientData
+from shared_model.batch import PatientData, open_independently
 from shared_model.budget import plan_of
 from shared_model.config import RunConfig
 from shared_model.distribution import BINS, Distribution, Floats, Outcomes, ValueGrid, static_grids
@@ -50,7 +50,7 @@ from shared_model.noised import coarse, coarse_edge, coarse_scores, on_simplex, 
 from shared_model.plan import PreprocessingPlan
 from shared_model.privacy import PrivacyPlan
 from shared_model.study import EARLY
-from shared_model.trial import THE_RUN, Trial
+from shared_model.trial import Trial
 
 GRIDS = [*(static_grids()[name] for name in EARLY.static), *EARLY.series_grids]
 CARDS = [SiteCard(site="A", contract="c", encoder="", device="cpu", stays=1, patients=850, deaths=170, counts="noised")]
@@ -155,12 +155,13 @@ def test_any_one_patient_changes_one_count_of_a_validation() -> None:
 
 def test_one_patient_less_leaves_every_other_where_it_was(tmp_path: Path) -> None:
     """In a stratified split, one more would push another across: two patients would change."""
-    data, config = patients(300), _private(validation_fraction=0.2, seed=3)
-    whole = THE_RUN.open(write_store(tmp_path / "whole", data), config)
+    data = patients(300)
+    whole = open_independently(write_store(tmp_path / "whole", data), 0.2, seed=3)
     assert 40 < whole[1].patients < 80
     for gone in range(12):
         fewer = data.subset(torch.tensor([n for n in range(300) if n != gone]))
-        for before, after in zip(whole, THE_RUN.open(write_store(tmp_path / str(gone), fewer), config), strict=True):
+        split = open_independently(write_store(tmp_path / str(gone), fewer), 0.2, seed=3)
+        for before, after in zip(whole, split, strict=True):
             assert set(before.patient_N.tolist()) - {1000 + gone} == set(after.patient_N.tolist())
 
 

@@ -9,12 +9,13 @@ from typing import cast
 
 import pytest
 import torch
-from builders import distribution, outcomes, patients, statistics, tiny_config, validation, write_site
+from builders import distribution, outcomes, patients, statistics, tiny_config, validation, write_site, write_store
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from leaving import KIND_OF, leaving, sent_for
 
 from client.audit import Occasion
 from client.audit_chain import entries
+from client.block_memory import open_blocks
 from client.policy import KEYS, REPLIES, Kind, ReleasePolicy
 from client.release import passable, refuse, release
 from client.site import load_site
@@ -165,11 +166,18 @@ def test_a_refusal_holds_no_value_of_what_it_refuses() -> None:
 
 
 def _asked(site: Path, kind: Kind = "train", *, sent: RecordDict | None = None, **occasion: object) -> Asked:
-    content = sent_for(_update()) if sent is None else sent
+    content, store = sent_for(_update()) if sent is None else sent, load_site(site).store
     held = {"kind": kind, "run": "r", "run_id": "1", "round": 1, "trial": "", "asked": "a"} | occasion
+    if not store.exists():
+        write_store(store, patients(60))
     return Asked(
-        content=content, site=load_site(site), config=tiny_config(), run_id=1, occasion=Occasion(**held)
-    )  # fmt: skip
+        content=content,
+        site=load_site(site),
+        config=tiny_config(),
+        run_id=1,
+        occasion=Occasion(**held),
+        blocks=open_blocks(store, 10),
+    )
 
 
 def _answer(site: Path, **occasion: object) -> RecordDict:
@@ -367,10 +375,11 @@ def test_what_cannot_be_recorded_does_not_leave(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     site = write_site(tmp_path)
+    asked = _asked(site)
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ReleaseRefused, match="audit log cannot be written"):
-        _answer(site)
-    told = refuse(Refusal(site="Mercy", kind="StoreError", reason="x"), load_site(site), _asked(site).occasion)
+        release(_update(), asked)
+    told = refuse(Refusal(site="Mercy", kind="StoreError", reason="x"), load_site(site), asked.occasion)
     assert "audit log cannot be written" in str(told[REFUSAL]["reason"])
 
 

@@ -96,7 +96,7 @@ def test_a_grid_that_breaks_a_rule_is_told_before_anything_is_trained(tmp_path: 
 
 def test_folds_without_deaths_are_told_and_stop_the_search_only_when_no_fold_has_any(tmp_path: Path) -> None:
     """Sites withhold a validation of fewer deaths than a cell has patients: here, that is every one."""
-    grid, admission, config = _started(tmp_path, cell=20, rounds=1, grid="dropout: [0.1]")
+    grid, admission, config = _started(tmp_path, cell=25, rounds=1, grid="dropout: [0.1]")
     with pytest.raises(FederationError, match="use fewer folds"):
         tune(grid, admission, config, tmp_path, lambda done, of: None)
     scores = [json.loads(line)["auroc"] for line in (tmp_path / JOURNAL).read_text().splitlines()]
