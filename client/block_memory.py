@@ -29,8 +29,7 @@ from client.blocks import Blocks
 from client.chained_log import ChainedLog
 from client.folders import beside
 from shared_model.atomic import write_private
-from shared_model.batch import open_store
-from shared_model.errors import BlocksError, ReleaseRefused
+from shared_model.errors import AuditError, BlocksError, ReleaseRefused
 from shared_model.manifest import read_manifest
 
 KEY = 32  # bytes
@@ -118,6 +117,8 @@ def open_blocks(store: Path, cell: int) -> Blocks:
 
 def standing(memory: BlockMemory, store: Path, cell: int) -> tuple[Present, Standing]:
     """How a store compares with the memory, which stays as it is."""
+    from shared_model.batch import open_store
+
     made = blocks_in(memory.read())
     present = Present.of(open_store(store), memory.key)
     return present, Standing.of(present, made, cell)
@@ -163,6 +164,15 @@ def confirmed(store: Path, line: Line) -> Line:
     if newest != line and not _has(memory, line):
         raise BlocksError(f"{memory.path}: was begun anew, or lost, while an answer was made")
     return newest
+
+
+def trouble_with(store: Path) -> str:
+    """Why no exact answer leaves, as far as the memory's newest line and the audit log's tell; empty where one may."""
+    try:
+        check_known(memory_of(store), store)
+    except (BlocksError, AuditError) as error:
+        return f"{error}; until then no exact answer leaves"
+    return ""
 
 
 def check_known(memory: BlockMemory, store: Path) -> None:

@@ -57,6 +57,7 @@ def start(
     ] = None,
 ) -> None:
     """Take part: keep a SuperNode running and connected until SIGTERM or Ctrl-C. Checks everything first."""
+    from client.block_memory import trouble_with
     from client.daemon import check_can_start, run_daemon
     from client.readiness import check_membership, check_store
     from client.site import load_site
@@ -70,12 +71,15 @@ def start(
     typer.echo(f"federation {membership.federation!r}, SuperLink {membership.superlink}, health 127.0.0.1:{port}")
     if paused := _paused(site):
         typer.echo(f"{paused}; nothing leaves until `consilium-site unpause {config}`")
+    if trouble := trouble_with(site.store):
+        typer.echo(trouble)
     run_daemon(place, membership, port, lambda line: typer.echo(f"{_now()} {line}"))
     typer.echo("stopped")
 
 
 def status(config: Config) -> None:
     """Tell whether the daemon runs, is healthy and connected, and what it serves. Exit status 1 when it is not."""
+    from client.block_memory import trouble_with
     from client.membership import read_membership
     from client.site import load_site
 
@@ -86,6 +90,9 @@ def status(config: Config) -> None:
     well = _tell_daemon(place, membership.health_port)
     typer.echo(f"paused      {_paused(site) or 'no'}")
     well = _tell_store(site.store) and well
+    if trouble := trouble_with(site.store):
+        typer.echo(f"blocks      {trouble}")
+        well = False
     if not well:
         raise typer.Exit(UNHEALTHY)
 

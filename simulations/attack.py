@@ -36,7 +36,7 @@ from simulations.attack_page import render_attack
 from simulations.attack_results import Attack, AuditRow, CuriousRow, InferenceRow
 from simulations.baselines import worker_pool
 from simulations.benchmark_results import write_document
-from simulations.differencing import RUNS, SITES, CuriousJob, run_curious
+from simulations.differencing import SITES, CuriousJob, run_curious
 from simulations.experiment import Scenario, Watcher, claim_folder, open_patients, prepare_store
 from simulations.inference import halves, likelihood_ratio, most_true_positives, score_attack
 
@@ -49,12 +49,14 @@ Found = TypeVar("Found")
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """How hard to try. ``epsilons``: None is a model without privacy; each number is also audited. ``shadows`` is even.
+    ``curious_runs``: of the server that subtracts.
     An audit of a few hundred canaries and a hundred rounds sees both broken builds at an epsilon of 1."""
 
     epsilons: tuple[float | None, ...] = (None, 3.0, 1.0)
     shadows: int = 12
     canaries: int = 600
     audit_rounds: int = 120
+    curious_runs: int = 100
 
 
 def run_attack(
@@ -88,7 +90,7 @@ def run_attack(
     document.patients, document.members = data.patients, data.patients // 2
     privacies = _privacies(config, attempt, document.members, watcher)
     document.audits = _audits(store, config, attempt, watcher)
-    document.curious = _curious(store, config, out, watcher)
+    document.curious = _curious(store, config, attempt, out, watcher)
     write_document(out / RESULTS, document)
     document.inference = _inference(store, data, config, attempt, privacies, watcher)
     document.status = "complete"
@@ -144,10 +146,11 @@ def _audits(store: Path, config: RunConfig, attempt: Attempt, watcher: Watcher) 
     return _all(run_audit, jobs, watcher)
 
 
-def _curious(store: Path, config: RunConfig, out: Path, watcher: Watcher) -> list[CuriousRow]:
+def _curious(store: Path, config: RunConfig, attempt: Attempt, out: Path, watcher: Watcher) -> list[CuriousRow]:
     """A curious server's runs against a site as it is, and as one that is broken on purpose."""
-    jobs = [CuriousJob(store=store, config=config, build=build, folder=out / "curious" / build) for build in SITES]
-    watcher.stage(f"asking a site in {RUNS} runs, and subtracting")
+    runs, folder = attempt.curious_runs, out / "curious"
+    jobs = [CuriousJob(store=store, config=config, build=b, folder=folder / b, runs=runs) for b in SITES]
+    watcher.stage(f"asking a site in {runs} runs, and subtracting")
     return _all(run_curious, jobs, watcher)
 
 

@@ -48,7 +48,7 @@ from simulations.attack_results import CuriousRow
 from simulations.differencing_audit import Found, Told
 from simulations.partition import write_part
 
-CELL, RUNS, PATIENTS = 10, 100, 400
+CELL, PATIENTS = 10, 400
 _TINY = {"static_hidden": 8, "series_hidden": 2, "text_hidden": 2, "fusion_width": 4, "dropout": 0.0}
 Opener = Callable[[Path, Trial, RunConfig], Blocks]
 
@@ -148,7 +148,7 @@ def curious(
     config: RunConfig,
     opener: Opener,
     *,
-    runs: int = RUNS,
+    runs: int = 100,
 ) -> Found:
     """Ask a site of ``data`` in ``runs`` runs, and count what follows. ``write`` prepares a store of some patients.
 
@@ -176,6 +176,7 @@ class CuriousJob:
     config: RunConfig
     build: str
     folder: Path
+    runs: int
 
 
 def run_curious(job: CuriousJob) -> CuriousRow:
@@ -189,7 +190,7 @@ def run_curious(job: CuriousJob) -> CuriousRow:
 
     job.folder.mkdir(parents=True)
     title, opener = SITES[job.build]
-    found = curious(part, write, job.folder, job.config, opener)
+    found = curious(part, write, job.folder, job.config, opener, runs=job.runs)
     return CuriousRow(build=job.build, title=title, patients=part.patients, cell=CELL, **asdict(found))
 
 

@@ -122,7 +122,7 @@ def test_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     config = tiny_config(**STUDY, rounds=1, bootstrap=20, privacy_accountant="rdp", batch_size=120)
     store = write_store(tmp_path / "store", patients(240, windows=WINDOWS, notes=2), study=config.study)
     scenario = Scenario(source=Synthetic(100, 1), config=config)
-    attempt = Attempt(epsilons=(None, 1.0), shadows=4, canaries=200, audit_rounds=2)
+    attempt = Attempt(epsilons=(None, 1.0), shadows=4, canaries=200, audit_rounds=2, curious_runs=10)
     found = run_attack(scenario, attempt, tmp_path / "run", Silent(), store=store)
     assert found == Attack.model_validate_json((tmp_path / "run" / "attack.json").read_text())
     assert (found.status, found.patients, found.members) == ("complete", 240, 120)
