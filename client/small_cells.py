@@ -119,7 +119,7 @@ def coarsened(histograms: Sequence[Bins], least: int) -> list[Bins]:
         ends.append(end)
         before = [r[end] for r in reached]
     groups = list(pairwise([*ends[: max(len(ends) - 1, 1)], BINS]))
-    together = [sum(counts) for counts in zip(*reached, strict=True)]
+    together = reached[0] if len(reached) == 1 else list(map(sum, zip(*reached, strict=True)))
     middles = [bisect_left(together, (together[a] + together[b] + 1) // 2, lo=a + 1) - 1 for a, b in groups]
     return [_placed([r[b] - r[a] for a, b in groups], middles) for r in reached]
 

@@ -1,6 +1,6 @@
 """Trials inside one federation: cross-validation over a grid or random draws, and training without each site.
 
-Every site folds its own patients by a keyed hash, so no list of patients crosses the wire, and the plan of a fold is
+Every site folds its own blocks of patients, so no list of patients crosses the wire, and the plan of a fold is
 fitted on that fold's training patients alone. A fold's score is that of the last round's model, which nothing chose.
 What is finished is in ``tuning.jsonl``, a line a fold, so an interrupted search goes on where it was.
 """

@@ -10,6 +10,7 @@ of all (quartiles) and by outcome (mutual information). Where most values lie ne
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,8 @@ class Distribution:
         """Of the union of both groups, which share no patient."""
         return Distribution(
             self.patients + other.patients,
-            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
-            tuple(a + b for a, b in zip(self.bins, other.bins, strict=True)),
+            tuple(map(add, self.sums, other.sums)),
+            tuple(map(add, self.bins, other.bins)),
         )
 
     @property

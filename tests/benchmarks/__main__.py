@@ -5,7 +5,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks import deployment, main_job, mapping, preparation, privacy, secure, synthetic, text, training
+from tests.benchmarks import (
+    blocks,
+    deployment,
+    main_job,
+    mapping,
+    preparation,
+    privacy,
+    secure,
+    synthetic,
+    text,
+    training,
+)
 
 if __name__ == "__main__":
     console = Console()
@@ -18,6 +29,7 @@ if __name__ == "__main__":
         console.print(mapping.measure(Path(folder) / "mapping"))
         console.print(text.measure(Path(folder) / "text"))
         console.print(training.measure(Path(folder)))
+        console.print(blocks.measure(Path(folder) / "blocks"))
         console.print(secure.measure(Path(folder)))
         console.print(privacy.measure(Path(folder)))
         console.print(deployment.measure(Path(folder) / "deployment"))

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from builders import Answer, MemoryGrid
-from federation import small_config, small_federation
+from federation import answers_of, small_config, small_federation
 from flwr.app import Error, Message
 from safetensors.torch import load_file
 
+from client.block_memory import open_blocks
+from client.policy import KINDS, ReleasePolicy
+from client.small_cells import suppressed
+from client.statistics import block_statistics
 from server.admission import Admission, admit
 from server.app import federate
 from server.progress import Progress
@@ -20,12 +24,14 @@ from server.statistics import ask_statistics, federated_plan
 from server.strategies import build_strategy
 from server.summed import ALL_SITES, summed_statistics
 from server.training import Training
+from shared_model.batch import open_store
 from shared_model.config import RunConfig
 from shared_model.errors import ConfigError, FederationError
 from shared_model.fitting import plan_from
-from shared_model.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN
+from shared_model.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, Statistics
 from shared_model.model import build_model
 from shared_model.secure.messages import SECURE_KEYS, SECURE_SHARES, SECURE_UNMASK
+from shared_model.trial import THE_RUN
 
 SIZES = (60, 90, 70)
 NAMES = ["Site 1", "Site 2", "Site 3"]
@@ -261,3 +267,24 @@ def test_a_run_killed_in_a_session_is_resumed_to_the_same_end(
     assert found.status == "complete"
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "whole")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_sums_over_other_lists_of_sites_differ_by_an_answer_that_could_have_left_alone(tmp_path: Path) -> None:
+    """Two runs, one without Site 3. What subtraction leaves is made of whole blocks of its patients."""
+    config = _config()
+    grid, admission = _federation(tmp_path, config)
+    three, _ = summed_statistics(grid, admission, config)
+    fewer = _config(name="without")
+    small = MemoryGrid({n: answers_of(tmp_path / f"site{n}" / "site.yaml", n, fewer) for n in (1, 2)})
+    two, _ = summed_statistics(small, admit(small, fewer, encoder=""), fewer)
+    blocks = open_blocks(tmp_path / "site3" / "store", 3).open(
+        open_store(tmp_path / "site3" / "store"), THE_RUN, config.validation_fraction, config.seed
+    )
+    alone = suppressed(block_statistics(blocks, config), ReleasePolicy(allow=KINDS, smallest_cell=3))
+    assert isinstance(alone, Statistics)
+    pairs = zip((*three[0].static, *three[0].series), (*two[0].static, *two[0].series), strict=True)
+    for (all_of_them, without), own in zip(pairs, (*alone.static, *alone.series), strict=True):
+        for one, other, held in zip(*(vars(o).values() for o in (all_of_them, without, own)), strict=True):
+            left = [a - b for a, b in zip(one.sums, other.sums, strict=True)]
+            assert left == list(held.sums) and one.patients - other.patients == held.patients
+            assert held.patients == 0 or held.patients >= 3
