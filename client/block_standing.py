@@ -62,15 +62,16 @@ class Present:
 
     @classmethod
     def of(cls, data: "PatientData", key: bytes) -> "Present":
-        """Whatever an answer may be made of is part of a patient's content."""
+        """Whatever an answer may be made of is part of a patient's content; of note embeddings it is the signs, since
+        the last digits of the same text's depend on what else was embedded with it."""
         patients, patient_N = np.unique(data.patient_N.numpy(), return_inverse=True)
         content = [blake2b(key=key, digest_size=CONTENT) for _ in patients]
         static_NF, series_NTC = data.static_NF.numpy(), data.series_NTC.numpy()
-        label_N, embedding_ME = data.label_N.numpy(), data.embedding_ME.numpy()
+        label_N, sign_MS = data.label_N.numpy(), np.packbits(data.embedding_ME.numpy() > 0, axis=1)
         start_N, count_N = data.chunk_start_N.tolist(), data.chunk_count_N.tolist()
         for n, p in enumerate(patient_N.tolist()):
-            chunks = embedding_ME[start_N[n] : start_N[n] + count_N[n]]
-            for part in (static_NF[n], series_NTC[n], label_N[n], chunks):
+            notes = sign_MS[start_N[n] : start_N[n] + count_N[n]]
+            for part in (static_NF[n], series_NTC[n], label_N[n], notes):
                 content[p].update(part.tobytes())
         who = [blake2b(str(p).encode(), key=key, digest_size=ID).digest() for p in patients.tolist()]
         died_P = np.zeros(len(patients), dtype=np.bool_)
