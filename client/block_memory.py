@@ -12,6 +12,7 @@ Each answer in the audit log names the memory's line behind it. A memory that la
 copy: nothing leaves until a person decides, with a reason (``consilium-site blocks restart``).
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from hashlib import sha256
@@ -32,6 +33,7 @@ from shared_model.atomic import write_private
 from shared_model.errors import AuditError, BlocksError, ReleaseRefused
 from shared_model.manifest import read_manifest
 
+log = logging.getLogger("consilium.client")
 KEY = 32  # bytes
 _DECIDE = 'a person decides: bring it back, or `consilium-site blocks restart SITE.yaml --reason "..."`'
 Line = tuple[int, str]  # a line's number and digest
@@ -39,7 +41,7 @@ _TYPES = {"block_N": np.int16, "bundle_N": np.int32, "new_N": np.bool_, "complet
 
 
 class BlockMemory(ChainedLog):
-    """The memory beside a store, held by one process at a time: ``with BlockMemory.of(store) as memory``."""
+    """The memory beside a store, held by one process at a time: ``with BlockMemory.held(path) as memory``."""
 
     book = BLOCKS
     refusal = BlocksError
@@ -63,10 +65,13 @@ class BlockMemory(ChainedLog):
         """Empty where there is none."""
         return self.key_file.read_bytes() if self.key_file.exists() else b""
 
-    @property
     def begun(self) -> bool:
-        """Whether there is a first line, also where a crash kept it from the head. For who holds the memory."""
-        return self._healed().count > 0
+        """Whether there is a first line. A last one that a crash kept from the head is known to it from now on; for who
+        holds the memory."""
+        head = self._healed()
+        if head != read_head(self.head_file, BLOCKS):
+            self._write_head(head)
+        return head.count > 0
 
     def begin(self, reason: str, key: bytes | None = None) -> None:
         """The first line; it knows the key by its digest. ``key``: a simulated site's; others draw theirs."""
@@ -115,13 +120,12 @@ def open_blocks(store: Path, cell: int) -> Blocks:
     return found
 
 
-def standing(memory: BlockMemory, store: Path, cell: int) -> tuple[Present, Standing]:
-    """How a store compares with the memory, which stays as it is."""
+def standing(memory: BlockMemory, held: Sequence[Entry], store: Path, cell: int) -> tuple[Present, Standing]:
+    """How a store compares with the memory's lines; changes nothing."""
     from shared_model.batch import open_store
 
-    made = blocks_in(memory.read())
     present = Present.of(open_store(store), memory.key)
-    return present, Standing.of(present, made, cell)
+    return present, Standing.of(present, blocks_in(held), cell)
 
 
 def blocks_in(held: Sequence[Entry]) -> list[Block]:
@@ -132,7 +136,7 @@ def blocks_in(held: Sequence[Entry]) -> list[Block]:
 def begin_simulated(store: Path, key: bytes) -> None:
     """Give a simulated site its key, unless it has one, so that a simulation can be repeated to the bit."""
     with BlockMemory.held(beside(store, "blocks.jsonl")) as memory:
-        if not memory.begun:
+        if not memory.begun():
             memory.begin("", key)
 
 
@@ -195,33 +199,26 @@ _DECISION: dict[str, Any] = {
 
 def _settled(memory: BlockMemory, store: Path, digest: str, cell: int) -> Blocks:
     """The store compared with the memory, new blocks made, and both written down."""
-    if not memory.begun:
+    if not memory.begun():
         memory.begin("")
     held = memory.read()
-    present, found = standing(memory, store, cell)
+    present, found = standing(memory, held, store, cell)
     made = found.further(present, cell)
-    if made or not _is_of(held, digest, cell):
-        memory.append(_prepared(digest, cell, present, found, made))
     cut_anew = {member for block in made for member in block.ids}
-    whole = [block for block in found.whole if cut_anew.isdisjoint(block.ids)]
-    arrays = arrays_of(present, [*whole, *made])
-    arrays["complete"] = np.array([block.number for block in (*whole, *made) if block.complete], dtype=np.int64)
+    told = [*(block for block in found.whole if cut_anew.isdisjoint(block.ids)), *made]
+    if made or not _is_of(held, digest, cell):
+        waiting = len(present.members) - sum(len(block.members) for block in told)
+        numbers = {"told": [block.number for block in told], "changed": list(found.changed), "waiting": waiting}
+        new = [block.to_json() for block in made]
+        memory.append({"entry": "prepared", "store": digest, "cell": cell, "made": new, **numbers})
+        if found.changed or waiting:
+            counts = len(told), len(found.changed), waiting
+            log.warning("%d blocks of patients are told of, %d are no longer; %d patients wait", *counts)
+    arrays = arrays_of(present, told)
+    arrays["complete"] = np.array([block.number for block in told if block.complete], dtype=np.int64)
     arrays["changed"] = np.array(found.changed, dtype=np.int64)
     _keep(memory, digest, cell, arrays)
     return _blocks(memory, digest, arrays)
-
-
-def _prepared(digest: str, cell: int, present: Present, found: Standing, made: Sequence[Block]) -> dict[str, Any]:
-    waiting = int((found.block_P < 0).sum()) - sum(len(block.members) for block in made)
-    return {
-        "entry": "prepared",
-        "store": digest,
-        "cell": cell,
-        "made": [block.to_json() for block in made],
-        "whole": [block.number for block in found.whole],
-        "changed": list(found.changed),
-        "waiting": max(waiting, 0),
-    }
 
 
 def _is_of(held: Sequence[Entry], digest: str, cell: int) -> bool:

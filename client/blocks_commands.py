@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from client.blocks import WAITING
 from shared_model.command import command_group
 from shared_model.errors import BlocksError, ConfigError
 
 if TYPE_CHECKING:
-    from client.block_memory import BlockMemory
-    from client.block_standing import Present, Standing
+    from client.block_standing import Block, Present, Standing
     from client.site import SiteConfig
 
 app = command_group("Tell in which blocks of patients this site answers, and decide when its memory of them is lost.")
@@ -21,7 +21,7 @@ BROKEN, SHORTEST = 1, 10
 @app.command()
 def show(config: Config) -> None:
     """Compare the prepared store with the blocks that were told of: which are whole, and how many patients wait."""
-    from client.block_memory import check_known, memory_of, standing
+    from client.block_memory import blocks_in, check_known, memory_of, standing
 
     site = _site(config)
     memory = memory_of(site.store)
@@ -29,7 +29,8 @@ def show(config: Config) -> None:
     if not memory.newest[0]:
         typer.echo("this site has told of no patients yet; the first question makes its blocks")
         return
-    _tell(memory, *standing(memory, site.store, site.release.smallest_cell), site)
+    held, cell = memory.read(), site.release.smallest_cell
+    _tell(blocks_in(held), *standing(memory, held, site.store, cell), cell)
 
 
 @app.command()
@@ -90,23 +91,19 @@ def _site(config: Path) -> "SiteConfig":
     return load_site(config, for_training=True)
 
 
-def _tell(memory: "BlockMemory", present: "Present", found: "Standing", site: "SiteConfig") -> None:
+def _tell(made: "list[Block]", present: "Present", found: "Standing", cell: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from client.block_memory import blocks_in
-
     table, whole = Table("block", "patients", "new in it", "outcomes", "state"), {b.number for b in found.whole}
-    for block in blocks_in(memory.read()):
+    for block in made:
         state = "told of" if block.number in whole else "cut anew"
         if block.number in found.changed:
             state = "no longer told of: a patient changed or is gone, or it is smaller than release.smallest_cell"
         outcomes = "told" if block.complete else "withheld"
-        table.add_row(
-            str(block.number), str(len(block.members)), str(int(block.new_P.sum())), outcomes, state
-        )  # fmt: skip
+        table.add_row(str(block.number), str(len(block.members)), str(int(block.new_P.sum())), outcomes, state)
     Console(highlight=False).print(table)
-    cell, waiting = site.release.smallest_cell, int((found.block_P < 0).sum())
+    waiting = int((found.block_P == WAITING).sum())
     further = len(found.further(present, cell))
     typer.echo(f"{waiting:,} patients of the store are in no block that is told of")
     if further:

@@ -344,6 +344,8 @@ def test_a_process_that_is_killed_at_any_step_leaves_a_memory_that_goes_on(tmp_p
         assert [len(block.members) for block in made(site)] == [30] * 5
         assert before in ([], [block.members for block in made(site)]), point
         assert told(site) == answer
+        *_, entry = entries(audit)
+        assert entry["told"] == list(memory.newest) == [2, memory.newest[1]], point  # an older copy would be noticed
         assert not verify(memory.path, memory.head_file, book=BLOCKS).problem
 
 
