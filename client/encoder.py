@@ -81,7 +81,8 @@ class Chunks:
 
 
 class Embedder:
-    """Mean-pooled last hidden states of a frozen transformers encoder; half precision on CUDA, float32 elsewhere."""
+    """Mean-pooled last hidden states of a frozen transformers encoder; half precision on CUDA if the device can, else
+    float32."""
 
     def __init__(self, encoder: Encoder) -> None:
         """Raises ConfigError where the files cannot be loaded or do not belong together."""
@@ -103,6 +104,7 @@ class Embedder:
         if misfit := _misfit(self.tokenizer, model.config, loaded["missing_keys"]):
             raise ConfigError(f"encoder: {encoder.name!r} cannot be used: {misfit}")
         self.model: Any = model.requires_grad_(requires_grad=False).eval().to(self.device)
+        self.half = self.device.type == "cuda" and self.can_half()
 
     def embed(self, texts: list[str]) -> list[NDArray[np.float16]]:
         """One array [chunks, E] a text. A vector depends on the texts beside it by rounding only."""
@@ -113,6 +115,17 @@ class Embedder:
             vector_ME[index_B] = self._encode(chunks.ids_MT[index_B, :longest], chunks.length_M[index_B])
         ends = np.cumsum(np.bincount(chunks.text_M, minlength=len(texts)))
         return np.split(vector_ME, ends[:-1])
+
+    def can_half(self) -> bool:
+        """Whether two tokens can be encoded in half precision; if not, one line in the log says why."""
+        import torch
+
+        from client.precision import fault, warn_once
+
+        self.half, ids_BT, length_B = True, np.zeros((1, 2), np.int64), np.array([2])
+        if why := fault(lambda: [torch.from_numpy(self._encode(ids_BT, length_B))], self.device):
+            warn_once(f"encoder: embeds in float32, as this {self.device.type} cannot in float16 ({why})")
+        return not why
 
     def chunks(self, texts: list[str]) -> Chunks:
         """Every token of a text is in one of its chunks; two in a row share ``OVERLAP_TOKENS``."""
@@ -135,7 +148,7 @@ class Embedder:
 
         ids, length = torch.from_numpy(ids_BT).to(self.device), torch.from_numpy(length_B).to(self.device)
         mask_BT = torch.arange(ids.shape[1], device=self.device) < length[:, None]
-        half = torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
+        half = torch.autocast(self.device.type, torch.float16, enabled=self.half)
         with torch.inference_mode(), half:
             hidden_BTE = self.model(input_ids=ids, attention_mask=mask_BT.long()).last_hidden_state.float()
             mean_BE = (hidden_BTE * mask_BT[:, :, None]).sum(1) / length[:, None]

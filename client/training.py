@@ -3,18 +3,17 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from client.optimiser import AdamW
+from client.precision import autocast, compiled
 from shared_model.batch import PatientData
 from shared_model.config import RunConfig
-from shared_model.errors import ConfigError
 from shared_model.inputs import Batch, Inputs, Scaler
 from shared_model.losses import training_loss
 from shared_model.messages import Weights
@@ -55,7 +54,7 @@ def train_local(
     1812.06127). ``correction`` is added to every gradient: SCAFFOLD's c - c_i (server/strategies/scaffold.py). The
     order of stays and the dropout masks follow from ``seed`` alone. ``bundle_N``: stays that only train in the same
     step (client/blocks.py); a batch is then as many whole bundles as come nearest to ``config.batch_size``. Raises
-    ConfigError where ``compile`` needs a compiler that is not there.
+    ConfigError where the device cannot do what ``config.compile`` or ``config.precision`` asks of it.
     """
     start = time.monotonic()
     with _determinism(config.deterministic):
@@ -85,7 +84,8 @@ class _Step:
         correction: Mapping[str, Tensor] | None,
     ) -> None:
         self.model, self.config, self.device = model, config, device
-        self.forward = _compiled(model) if config.compile else model
+        self.autocast = autocast(config, model, device)
+        self.forward = compiled(model, device, self.autocast) if config.compile else model
         self.optimizer = AdamW(parameter_groups(model, config.weight_decay), lr=learning_rate, fused=True)
         self.loss_sum, self.stays, self.steps = torch.zeros((), device=device), 0, 0
         self.correction = {n: c.to(device) for n, c in correction.items()} if correction is not None else None
@@ -95,8 +95,8 @@ class _Step:
         self.anchor = [p.detach().clone() for p in model.parameters()] if proximal else []
 
     def __call__(self, batch: Batch) -> None:
-        with autocast(self.config, self.device):
-            logit_B = self._forward(batch)
+        with self.autocast:
+            logit_B: Tensor = self.forward(batch)
         loss_B = training_loss(logit_B, batch.label_B, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         loss_B.mean().backward()  # type: ignore[no-untyped-call]
@@ -109,15 +109,6 @@ class _Step:
     def mean_gradient(self) -> Weights | None:
         """Over the steps, on the CPU."""
         return None if self.gradient is None else {n: (g / self.steps).cpu() for n, g in self.gradient.items()}
-
-    def _forward(self, batch: Batch) -> Tensor:
-        try:
-            logit_B: Tensor = self.forward(batch)
-        except Exception as error:
-            if self.config.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise ConfigError("compile = true: this machine cannot compile the model; set it to false") from error
-            raise
-        return logit_B
 
     def _correct(self) -> None:
         """The proximal term's gradient mu (w - w0), and SCAFFOLD's correction after the plain gradient is noted."""
@@ -133,21 +124,11 @@ class _Step:
             parameter.grad += self.correction[name]
 
 
-def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where the run says so: ``auto`` on CUDA only."""
-    on = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=on)
-
-
 def parameter_groups(model: FusionModel, weight_decay: float) -> list[dict[str, object]]:
     """L2 for matrices alone: shrinking a bias or a LayerNorm's gain regularises nothing."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _compiled(model: FusionModel) -> torch.nn.Module:
-    return cast(torch.nn.Module, torch.compile(model, dynamic=True))  # shares the parameters, under their own names
 
 
 def _steps(

@@ -26,6 +26,7 @@ _UNACCOUNTED = {
     "patience": "when to stop would tell of the validation patients",
     "personalisation": "what it releases is not accounted for",
     "compile": "gradients of single patients cannot be compiled",
+    "precision bfloat16_only": "gradients of single patients are in single precision",
     "secure-aggregation": "the server cannot clip what it cannot see",
 }
 _ONLY_MEANS = f"only means of updates can be released: {', '.join(MEANS)}"
@@ -48,7 +49,7 @@ StrategyName = Literal[
 Personalisation = Literal["none", "finetune", "local_normalisation"]
 Schedule = Literal["cosine", "linear", "exponential", "constant"]
 LossName = Literal["focal", "cross_entropy"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "bfloat16_only"]
 Unit = Literal["none", "patient", "site"]
 PRIVACY = "privacy_"  # fields of the table [privacy], which Flower flattens with a dot
 
@@ -102,8 +103,13 @@ class RunConfig(Study):
     loss: LossName = Field(default="focal", description="focal, or cross_entropy")
     focal_alpha: float = Field(default=0.5, ge=0, lt=1, description="weight of deaths; 0: the survivals' share")
     focal_gamma: float = Field(default=2.0, ge=0)
-    precision: Precision = Field(default="auto", description="auto: bfloat16 on CUDA, float32 elsewhere")
-    compile: bool = Field(default=False, description="torch.compile the model; worth it for long runs on a GPU")
+    precision: Precision = Field(
+        default="auto",
+        description="bfloat16 (auto: on CUDA), and float32 where the device has it not; bfloat16_only: refused there",
+    )
+    compile: bool = Field(
+        default=False, description="torch.compile the model, for long runs on a GPU; refused if it fails"
+    )
     deterministic: bool = Field(default=False, description="deterministic algorithms only, also on a GPU; slower there")
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
 
@@ -195,6 +201,7 @@ class RunConfig(Study):
             "patience": self.patience > 0,
             "personalisation": patient and self.personalisation != "none",
             "compile": patient and self.compile,
+            "precision bfloat16_only": patient and self.precision == "bfloat16_only",
             "secure-aggregation": not patient and self.secure_aggregation,
         }
         for key, used in unaccounted.items():

@@ -86,6 +86,7 @@ class FusionModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.sizes = config
         width, dropout = config.fusion_width, config.dropout
         self.static = StaticEncoder(2 * config.static_features, config.static_hidden, width, dropout)
         self.series = SequenceEncoder(3 * config.series_channels, config.series_hidden, width, dropout)

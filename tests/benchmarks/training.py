@@ -14,8 +14,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from client.precision import autocast
 from client.statistics import local_statistics
-from client.training import LARGEST_NORM, autocast, train_local
+from client.training import LARGEST_NORM, train_local
 from shared_model.config import RunConfig
 from shared_model.fitting import plan_from
 from shared_model.inputs import Batch, Scaler
@@ -58,7 +59,7 @@ def _speeds(device: torch.device) -> tuple[float, float]:
 def _bare(model: FusionModel, batches: list[Batch], config: RunConfig, device: torch.device) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=config.weight_decay)
     for batch in batches:
-        with autocast(config, device):
+        with autocast(config, model, device):
             logit_B = model(batch)
         loss = training_loss(logit_B, batch.label_B, config).mean()
         optimizer.zero_grad(set_to_none=True)

@@ -19,6 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from client import encoder as encoder_module
 from client.encoder import CHUNK_TOKENS, OVERLAP_TOKENS, Embedder, resolve_encoder, similar
+from client.precision import warn_once
 from shared_model.errors import ConfigError
 from shared_model.manifest import file_digest
 
@@ -70,6 +71,29 @@ def edit(**changed: object) -> Callable[[Path], None]:
 def cut_bin(bert: Path) -> None:
     to_bin(bert)
     cut("pytorch_model.bin")(bert)
+
+
+@pytest.mark.parametrize("spoilt", [RuntimeError("\"addmm\" not implemented for 'Half'"), float("nan")])
+def test_a_device_that_cannot_embed_in_half_precision_embeds_in_single_and_says_so_in_one_line(
+    original: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spoilt: Exception | float
+) -> None:
+    """Stands for a GPU: what is tried there is tried here under the same autocast."""
+    embedder = Embedder(resolve_encoder(str(original)))
+    before, forward = embedder.embed(TEXTS), embedder.model.forward
+
+    def in_half(**inputs: torch.Tensor) -> object:
+        half = torch.is_autocast_enabled("cpu")
+        if half and isinstance(spoilt, Exception):
+            raise spoilt
+        found = forward(**inputs)
+        found.last_hidden_state *= spoilt if half else 1
+        return found
+
+    monkeypatch.setattr(embedder.model, "forward", in_half)
+    warn_once.cache_clear()
+    embedder.half = embedder.can_half()
+    assert not embedder.half and "embeds in float32" in caplog.messages[0] and len(caplog.messages) == 1
+    assert all(np.array_equal(one, two) for one, two in zip(before, embedder.embed(TEXTS), strict=True))
 
 
 def test_a_vector_is_the_mean_of_the_last_hidden_states(original: Path, embedder: Embedder) -> None:
