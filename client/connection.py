@@ -16,6 +16,7 @@ from shared_model.atomic import write_text
 CONNECTED, RETRYING, STARTING, ENDED = "connected", "retrying", "starting", "ended"
 NOT_ACCEPTED, NOT_ACTIVATED = "not accepted", "Failed to activate SuperNode"
 REFUSED = "refused to run what the server sent"
+ANSWERED = "the SuperLink answers, by a refusal"  # written by client/fleet.py, as Flower writes nothing then
 _NODE = re.compile(r"SuperNode ID: (\d+)")
 
 
@@ -57,7 +58,7 @@ class Watch:
         elif found := _NODE.search(line):
             self._activated, self.node = True, found[1]
             self.put(CONNECTED, f"connected to {self._superlink}")
-        elif "Connection successful" in line and self._activated:
+        elif self._activated and ("Connection successful" in line or line.startswith(ANSWERED)):
             self.put(CONNECTED, f"connected to {self._superlink}")
         elif "Connection attempt failed" in line and self.state != RETRYING:
             reason = why_unreachable(*self._address)

@@ -4,15 +4,22 @@ Flower sends a request again when its answer did not come. Two of them do not be
 as delivered once it has answered, and an array of a reply that it holds already it refuses. The message would be waited
 for until the round's time limit, and the reply would be dropped. Nor does Flower try again where TLS was cut short or
 stalled: it takes that for a wrong certificate, and drops the reply too.
+
+And Flower tells that a broken connection is back only where what it sent again was granted. A reply of a run that has
+ended meanwhile is refused, without a word; the site would count as disconnected for good.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest, PullMessagesResponse
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+from flwr.supercore.error import FlowerError
 from flwr.supernode.fleet_http_client import FleetHttpClient
+
+from client.connection import ANSWERED
 
 if TYPE_CHECKING:
     from flwr.proto.node_pb2 import Node
@@ -31,9 +38,12 @@ class Fleet(FleetHttpClient):
     _interrupted = _message_in_doubt = False
 
     def _unary_unary(self, **named: Any) -> Any:
-        """A connection that ended or stalled within TLS is one that did."""
+        """A connection that ended or stalled within TLS is one that did; and a refusal is an answer."""
         try:
             return super()._unary_unary(**named)
+        except httpx.HTTPStatusError as error:
+            _tell_answered(error.response)
+            raise
         except httpx.TransportError as error:
             if any(words in str(error) for words in CUT_SHORT):
                 raise type(error)("the connection was cut or stalled") from error
@@ -76,3 +86,10 @@ class Fleet(FleetHttpClient):
     def _stored_in_doubt(self) -> set[tuple[str, str]]:
         held: set[tuple[str, str]] = self.__dict__.setdefault("_in_doubt", set())
         return held
+
+
+def _tell_answered(response: httpx.Response) -> None:
+    """Not of what a proxy says, nor of 401, upon which Flower ends the process."""
+    refusal = FlowerError.from_json(response.text)
+    if refusal is not None and response.status_code != httpx.codes.UNAUTHORIZED:
+        sys.stderr.write(f"{ANSWERED}: {refusal.message}\n")

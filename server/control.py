@@ -1,21 +1,34 @@
-"""What our commands ask of a running SuperLink: Flower's own `flwr`, with the federation's folder as its home."""
+"""What our commands ask of a running SuperLink: Flower's own `flwr`, with the federation's folder as its home.
+
+What is asked for may hold already: a run ends while it is being stopped, a command died before it wrote down what it
+had done. Flower refuses then, by a number of its own; here that is success.
+"""
 
 import json
 import os
+import re
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from server.federation import CONNECTION, Federation
 from shared_model.atomic import write_text
+from shared_model.bundle import fingerprint
 from shared_model.errors import ConfigError, FederationError
 from shared_model.flower import flower_environment, script
 from shared_model.supervise import running
 
 SECONDS = 120.0  # of one `flwr` command
 FINISHED = "finished"  # how the status of a run that has ended begins
+UNREGISTERED = "unregistered"  # status of a node whose key opens nothing any more
+
+# Flower's numbers of a refusal (flwr/supercore/error/base.py) that say: it is so already.
+RUN_UNKNOWN, RUN_ENDED, KEY_IN_USE, NODE_UNKNOWN = 16, 18, 23, 24
+CODE = re.compile(r"^\[code: (\d+)\]", re.MULTILINE)
 
 
 def environment(federation: Federation, **extra: str) -> dict[str, str]:
@@ -64,13 +77,25 @@ def listening(federation: Federation) -> bool:
 
 
 def register_key(federation: Federation, public_key: Path) -> int:
-    """Flower's number for the site that holds the key."""
-    return int(_flwr(federation, "supernode", "register", str(public_key), CONNECTION)["node-id"])
+    """Flower's number for the site that holds the key, which may be registered already. Raises ConfigError for a key
+    that was unregistered: Flower never takes it again."""
+    answer = _flwr(federation, "supernode", "register", str(public_key), CONNECTION, already=(KEY_IN_USE,))
+    if answer:
+        return int(answer["node-id"])
+    command = [sys.executable, "-P", "-m", "server.node_of_key", str(public_key), CONNECTION]
+    holder = _answered(federation, command, "node of the key")
+    if holder["status"] == UNREGISTERED:
+        raise ConfigError(
+            f"key {fingerprint(public_key.read_text(encoding='ascii').strip())}: was unregistered, and Flower takes it "
+            "no more; invite the site again, and let it join with a new key: consilium-site join ... --again"
+        )
+    return int(holder["node-id"])
 
 
 def unregister_node(federation: Federation, node_id: int) -> None:
-    """The site's key opens nothing any more."""
-    _flwr(federation, "supernode", "unregister", str(node_id), CONNECTION)
+    """The site's key opens nothing any more. There are no accounts here: a node that Flower does not find among ours is
+    nobody else's either."""
+    _flwr(federation, "supernode", "unregister", str(node_id), CONNECTION, already=(NODE_UNKNOWN,))
 
 
 def nodes(federation: Federation) -> dict[int, str]:
@@ -80,7 +105,7 @@ def nodes(federation: Federation) -> dict[int, str]:
 
 
 def start_run(federation: Federation, app: Path, settings: Path) -> int:
-    """Submit an app; the number of its run."""
+    """Submit an app; the number of its run, which is always a new one."""
     return int(_flwr(federation, "run", str(app), CONNECTION, "--run-config", str(settings))["run-id"])
 
 
@@ -90,9 +115,20 @@ def run_states(federation: Federation) -> dict[int, tuple[str, str]]:
     return {int(run["run-id"]): (str(run["status"]), str(run["status-details"])) for run in answer["runs"]}
 
 
-def stop_run(federation: Federation, run_id: int) -> None:
-    """End a run; its sites are told with their next question."""
-    _flwr(federation, "stop", str(run_id), CONNECTION)
+def stop_run(federation: Federation, run_id: int) -> bool:
+    """End a run; its sites are told with their next question. False when it did not run any more."""
+    try:
+        return bool(_flwr(federation, "stop", str(run_id), CONNECTION, already=(RUN_UNKNOWN, RUN_ENDED)))
+    except FederationError:
+        if has_ended(federation, run_id):  # while Flower stopped it: a refusal without a number
+            return False
+        raise
+
+
+def has_ended(federation: Federation, run_id: int) -> bool:
+    """Whether the SuperLink says so of a run that it knows."""
+    status, _ = run_states(federation).get(run_id, ("unknown", ""))
+    return status.startswith(FINISHED)
 
 
 def stream_log(federation: Federation, run_id: int, log: Path) -> subprocess.Popen[bytes]:
@@ -109,9 +145,14 @@ def stream_log(federation: Federation, run_id: int, log: Path) -> subprocess.Pop
         )
 
 
-def _flwr(federation: Federation, *arguments: str) -> dict[str, Any]:
-    """Run `flwr ... --format json`. Raises FederationError with Flower's own reason."""
+def _flwr(federation: Federation, *arguments: str, already: Sequence[int] = ()) -> dict[str, Any]:
+    """Answer of `flwr ... --format json`; empty when it refuses with a number of ``already``: it is so. Raises
+    FederationError with Flower's own reason."""
     command = [script("flwr"), *arguments, "--format", "json"]
+    return _answered(federation, command, f"flwr {' '.join(arguments[:2])}", already)
+
+
+def _answered(federation: Federation, command: list[str], name: str, already: Sequence[int] = ()) -> dict[str, Any]:
     try:
         done = subprocess.run(
             command,
@@ -123,12 +164,14 @@ def _flwr(federation: Federation, *arguments: str) -> dict[str, Any]:
             timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise FederationError(f"flwr {arguments[0]}: no answer from the SuperLink in {SECONDS:.0f} s") from None
+        raise FederationError(f"{name}: no answer from the SuperLink in {SECONDS:.0f} s") from None
     answer = _answer(done.stdout)
-    if done.returncode != 0 or not answer.get("success"):
-        reason = str(answer.get("error-message") or done.stderr or done.stdout or f"status {done.returncode}")
-        raise FederationError(f"flwr {' '.join(arguments[:2])}: {' '.join(reason.split())}")
-    return answer
+    if done.returncode == 0 and answer.get("success"):
+        return answer
+    if _code(answer) in already:
+        return {}
+    reason = str(answer.get("error-message") or done.stderr or done.stdout or f"status {done.returncode}")
+    raise FederationError(f"{name}: {' '.join(reason.split())}")
 
 
 def _answer(printed: str) -> dict[str, Any]:
@@ -137,3 +180,9 @@ def _answer(printed: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def _code(answer: dict[str, Any]) -> int | None:
+    """Flower's number of a refusal, on a line of its message after what the command said until then; None without."""
+    found = CODE.findall(str(answer.get("error-message", "")))
+    return int(found[-1]) if found else None

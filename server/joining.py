@@ -45,8 +45,8 @@ def invite(federation: Federation, site: str, *, again: bool = False) -> tuple[P
 
 
 def register(federation: Federation, answer: Path) -> Member:
-    """Check a site's answer, register its key with the running SuperLink, and add it to the roster. Raises
-    ConfigError for whatever is wrong with the answer."""
+    """Check a site's answer, register its key with the running SuperLink, and add it to the roster; what of that holds
+    already stays as it is. Raises ConfigError for whatever is wrong with the answer."""
     registration = Registration.open(answer)
     with _only_one(federation):
         _check(federation, registration, answer)
@@ -55,13 +55,22 @@ def register(federation: Federation, answer: Path) -> Member:
             key = Path(place) / "site.pub"
             key.write_text(registration.public_key + "\n", encoding="ascii")
             node = register_key(federation, key)
-        member = Member(
-            site=registration.site,
-            node_id=node,
-            fingerprint=fingerprint(registration.public_key),
-            registered=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        federation.write_roster([*federation.roster(), member])
+        return _listed(federation, registration, node)
+
+
+def _listed(federation: Federation, registration: Registration, node: int) -> Member:
+    """The site's line of the roster. One with its key, but another node, is of a SuperLink whose database was lost."""
+    roster = federation.roster()
+    for member in roster:
+        if (member.site, member.node_id) == (registration.site, node):
+            return member
+    member = Member(
+        site=registration.site,
+        node_id=node,
+        fingerprint=fingerprint(registration.public_key),
+        registered=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    federation.write_roster([*(other for other in roster if other.site != member.site), member])
     return member
 
 
@@ -111,9 +120,10 @@ def _check(federation: Federation, registration: Registration, answer: Path) -> 
     if registration.key.curve.name != "secp384r1":
         raise ConfigError(f"{answer}: its key is {registration.key.curve.name}, not P-384; let {site} join again")
     for member in federation.roster():
-        if member.site == site:
+        same_site, same_key = member.site == site, member.fingerprint == fingerprint(registration.public_key)
+        if same_site and not same_key:
             raise ConfigError(f"{answer}: {site} is registered already; unregister it first, then invite it")
-        if member.fingerprint == fingerprint(registration.public_key):
+        if same_key and not same_site:
             raise ConfigError(f"{answer}: its key is {member.site}'s already; let {site} join with a key of its own")
 
 

@@ -103,12 +103,17 @@ def resumed_run(federation: Federation, name: str) -> Run:
     except (OSError, ValueError):
         known = ", ".join(other.name for other in all_runs(federation)) or "none"
         raise RunFolderError(f"{run.folder}: is no run that can go on; runs are: {known}") from None
+    _check_incomplete(run)
+    stop_if_active(run)
+    _check_incomplete(run)  # it may have come to its end before it was stopped
+    write_text(run.settings, toml_text(settings | {"resume": True}))
+    return run
+
+
+def _check_incomplete(run: Run) -> None:
     told = run.events()
     if told and told[-1]["event"] == "done":
         raise RunFolderError(f"{run.folder}: is complete")
-    stop_if_active(run)
-    write_text(run.settings, toml_text(settings | {"resume": True}))
-    return run
 
 
 def submit(run: Run) -> int:
@@ -121,14 +126,12 @@ def submit(run: Run) -> int:
 
 
 def stop_if_active(run: Run) -> bool:
-    """Stop the run in the SuperLink, and its ServerApp; False when it is not active there."""
+    """Stop the run in the SuperLink, and its ServerApp; False when it was not active there. It is not asked first: the
+    run may end before it is stopped."""
     ready(run.federation)
-    state = run_states(run.federation).get(run.run_id or 0)
-    active = state is not None and not state[0].startswith(FINISHED)
-    if active:
-        stop_run(run.federation, run.run_id or 0)
+    stopped = run.run_id is not None and stop_run(run.federation, run.run_id)
     _end_server_app(run)
-    return active
+    return stopped
 
 
 def _end_server_app(run: Run) -> None:

@@ -78,8 +78,8 @@ class Consortium:
         self.daemons.append(process)
         return process
 
-    def open(self, **hospitals: int) -> None:
-        """A centre that serves and hospitals that are online; a name and how many patients each."""
+    def serve(self) -> None:
+        """A centre whose SuperLink is being started."""
         self.folder.mkdir(parents=True, exist_ok=True)
         address = f"{self.host}:{self.port}"
         self.command(
@@ -87,6 +87,10 @@ class Consortium:
             *("--host", self.host, "--port", self.port),
         )  # fmt: skip
         self.start("consilium-server", "start", self.centre)
+
+    def open(self, **hospitals: int) -> None:
+        """A centre that serves and hospitals that are online; a name and how many patients each."""
+        self.serve()
         for seed, (name, size) in enumerate(hospitals.items(), start=1):
             self.sites[name] = self._site(name, size, seed)
             self.command("consilium-server", "invite", self.centre, name)

@@ -48,6 +48,7 @@ LIBRARIES = {
         "server/tuning.py",
         "server/strategies/",
         "server/exchange.py",
+        "server/node_of_key.py",
         "server/superlink.py",
     ),
 }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client.connection import CONNECTED, ENDED, NOT_ACCEPTED, RETRYING, Watch, read_state
+from client.connection import ANSWERED, CONNECTED, ENDED, NOT_ACCEPTED, RETRYING, Watch, read_state
 from client.diagnosis import PATIENCE, Diagnosis
 from client.membership import Membership, Place
 
@@ -75,6 +75,9 @@ def test_the_connection_is_told_once_and_kept(tmp_path: Path) -> None:
     assert (held.state, held.node, held.health_port) == (CONNECTED, "17", 9095)
     watch.line("WARNING :   Connection attempt failed, retrying in 1.00 seconds")
     watch.line("INFO :      Connection successful after 3.00 seconds and 3 tries.")
+    assert read_state(path).state == CONNECTED
+    watch.line("WARNING :   Connection attempt failed, retrying in 1.00 seconds")
+    watch.line(f"{ANSWERED}: Run is finished.")
     assert read_state(path).state == CONNECTED
     watch.ended("SuperNode ended with status -9")
     watch.line("[code: 2004] Failed to activate SuperNode.")

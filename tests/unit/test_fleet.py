@@ -9,6 +9,7 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
 from flwr.proto.message_pb2 import Message, PushObjectRequest, PushObjectResponse
 from flwr.proto.node_pb2 import Node
 
+from client.connection import ANSWERED
 from client.fleet import Fleet
 
 ANSWERS = {
@@ -90,3 +91,25 @@ def test_tls_that_was_cut_short_is_no_wrong_certificate(words: str) -> None:
 def test_a_wrong_certificate_stays_one() -> None:
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         Wire(lambda _: httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]")).PushObject(PushObjectRequest())
+
+
+RUN_ENDED = '{"code": 2007, "detail": "Run is finished."}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (403, RUN_ENDED, f"{ANSWERED}: Run is finished.\n"),
+        (401, '{"code": 1008, "detail": "Authentication failed."}', ""),
+        (503, "<html>no server is available</html>", ""),
+    ],
+)
+def test_a_refusal_by_the_superlink_is_an_answer(
+    status: int, body: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Flower says no word where what it sends again belongs to a run that has ended."""
+    wire = Wire()
+    wire._client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(status, text=body)))
+    with pytest.raises(httpx.HTTPStatusError):
+        wire.PushObject(PushObjectRequest())
+    assert capsys.readouterr().err == told

@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from server_folder import answer, new_federation, site_key
 
+from server import joining
 from server.federation import Federation, Member
 from server.joining import invite, register, unregister
 from shared_model.bundle import Invitation, Registration, fingerprint
@@ -98,15 +99,31 @@ def test_a_site_that_nobody_invited_is_refused(federation: Federation, tmp_path:
         register(federation, sent)
 
 
-def test_neither_a_site_nor_a_key_is_registered_twice(federation: Federation, tmp_path: Path) -> None:
-    key = site_key()
-    mercy, _ = answer(invite(federation, "Mercy")[0], tmp_path / "mercy.json", key)
+def test_neither_a_site_nor_a_key_is_two_on_the_roster(federation: Federation, tmp_path: Path) -> None:
+    key, invitation = site_key(), invite(federation, "Mercy")[0]
+    mercy, _ = answer(invitation, tmp_path / "mercy.json", key)
+    other, _ = answer(invitation, tmp_path / "other.json")
     grace, _ = answer(invite(federation, "Grace")[0], tmp_path / "grace.json", key)
     federation.write_roster([member("Mercy", mercy)])
     with pytest.raises(ConfigError, match="Mercy is registered already; unregister it first"):
-        register(federation, mercy)
+        register(federation, other)
     with pytest.raises(ConfigError, match="its key is Mercy's already; let Grace join with a key of its own"):
         register(federation, grace)
+
+
+def test_the_same_answer_may_come_again(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The roster stays as it is, unless the SuperLink has lost its database: the key has another node then."""
+    sent, _ = answer(invite(federation, "Mercy")[0], tmp_path / "answer.json")
+    held, grace = member("Mercy", sent), member("Grace")
+    federation.write_roster([held, grace])
+    monkeypatch.setattr(joining, "ready", lambda federation: None)
+    monkeypatch.setattr(joining, "register_key", lambda federation, key: held.node_id)
+    assert register(federation, sent) == held and federation.roster() == [grace, held]
+    monkeypatch.setattr(joining, "register_key", lambda federation, key: 8)
+    assert register(federation, sent).node_id == 8
+    assert [(one.site, one.node_id) for one in federation.roster()] == [("Grace", 7), ("Mercy", 8)]
 
 
 def test_a_key_of_another_curve_is_refused(federation: Federation, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 import yaml
 from server_folder import SETTINGS, new_federation
 
+from server import runs
 from server.control import write_connection
 from server.federation import CONFIG, EVERYWHERE, Federation, open_federation
 from server.launch import check_start
 from server.overview import overview
 from server.progress import Progress, follow, lines_of
-from server.runs import all_runs, new_run, settings_of
+from server.runs import all_runs, new_run, resumed_run, settings_of
 from server.superlink import Door
 from shared_model.errors import ConfigError, RunFolderError
 from shared_model.flower import free_port
@@ -163,6 +164,16 @@ def test_a_new_run_keeps_its_settings_and_its_app(federation: Federation, tmp_pa
     assert [other.name for other in all_runs(federation)] == ["pilot"]
     with pytest.raises(RunFolderError, match="pilot: exists; name another run, or go on with --resume pilot"):
         new_run(federation, "pilot", {})
+
+
+def test_a_run_that_comes_to_its_end_before_it_is_stopped_is_complete(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(federation, "pilot", {})
+    monkeypatch.setattr(runs, "stop_if_active", lambda run: Progress(run.folder).tell("done"))
+    with pytest.raises(RunFolderError, match="pilot: is complete"):
+        resumed_run(federation, "pilot")
+    assert not tomllib.loads(run.settings.read_text())["resume"]
 
 
 @pytest.mark.parametrize(
