@@ -6,10 +6,10 @@ RUN ?= runs/default
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test check bench clean
+.PHONY: help install simulate test test-slow check bench clean
 
 help: ## Show this list.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 install: $(INSTALLED) ## Make the virtual environment and install consilium into it.
 
@@ -26,6 +26,9 @@ simulate: $(INSTALLED) ## The main job on synthetic hospitals; then open $(RUN)/
 test: $(INSTALLED) ## Every test that needs no GPU and is not marked slow; of what starts processes of its own, two files at a time.
 	$(BIN)/python -m pytest -m 'not slow and not gpu' --numprocesses auto --dist loadfile --ignore tests/integration
 	$(BIN)/python -m pytest -m 'not slow and not gpu' --numprocesses 2 --dist loadfile tests/integration
+
+test-slow: $(INSTALLED) ## Every test marked slow that needs no GPU; PIECE=k/n runs the k-th of n pieces (n = 4: each below 20 minutes on 2 cores).
+	$(BIN)/python -m pytest -m 'slow and not gpu' $(if $(PIECE),--piece $(PIECE))
 
 check: $(INSTALLED) test ## Lint, types, tests, and the bundle that travels to hospitals.
 	$(BIN)/ruff check .

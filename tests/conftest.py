@@ -8,8 +8,11 @@ import torch
 from builders import tiny_plan
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import settings
+from pieces import pytest_addoption, pytest_collection_modifyitems
 
 from shared_model.plan import PreprocessingPlan
+
+__all__ = ["pytest_addoption", "pytest_collection_modifyitems"]  # hooks of pytest's: `--piece k/n`
 
 settings.register_profile("consilium", deadline=None, max_examples=40, derandomize=True, database=None)
 settings.load_profile("consilium")

@@ -118,7 +118,7 @@ def _resumed(consortium: Consortium, name: str, target: str, *, after: str) -> N
     consortium.daemons.remove(process)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1.5)
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_process_is_killed_at_each_step(consortium: Consortium, expected: Weights, target: str, step: str) -> None:

@@ -18,7 +18,7 @@ from simulations.synthetic import write_hospitals
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow  # test_wire runs plain Flower in every test run; this one adds the server's held-out set
+@pytest.mark.slow(minutes=1.5)  # test_wire runs plain Flower in every test run; this one adds the server's held-out set
 def test_flwr_run_trains_two_hospitals_and_evaluates_on_the_held_out_set(tmp_path: Path, flower) -> None:
     write_hospitals(tmp_path / "data", patients=500, seed=5)
     prepare_mimic(tmp_path / "data", tmp_path / "all", cohort="all_icu", encoder="none")

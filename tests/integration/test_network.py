@@ -158,7 +158,7 @@ def test_a_site_that_cannot_be_reached_for_a_round(consortium: Consortium, links
     assert "Avon missed at least one round; see the rounds" in results.warnings
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 def test_what_takes_longer_than_a_round_may_is_named(consortium: Consortium, links: dict[str, Link]) -> None:
     """A line that is too slow, and one that stalls in the middle of an update, whose other half never comes."""
     before = {site: _trained(consortium, site) for site in links}
@@ -173,7 +173,7 @@ def test_what_takes_longer_than_a_round_may_is_named(consortium: Consortium, lin
     assert run.told()[-1]["message"] == reason
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 def test_a_superlink_that_restarts_between_two_rounds(consortium: Consortium, expected: Weights) -> None:
     """The sites come back by themselves; resumed, the run ends as one that nothing happened to."""
     run = Run(consortium, "restart")
@@ -219,7 +219,7 @@ def networks() -> Iterator[None]:
             _ip("netns", "del", network, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 def test_a_line_between_two_networks_goes_down_and_comes_up(
     tmp_path_factory: pytest.TempPathFactory, networks: None
 ) -> None:
