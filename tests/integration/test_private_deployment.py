@@ -12,9 +12,7 @@ from simulations.runner import ended_afterwards, marked
 PRIVATE = {"privacy.unit": "patient", "privacy.accountant": "rdp", "privacy.epsilon": 8.0, "privacy.project": "sepsis"}
 
 
-@pytest.mark.slow(
-    minutes=2
-)  # minutes of processes; tests/unit/test_private_federation.py has the same ClientApp in one process
+@pytest.mark.slow(minutes=2)  # tests/unit/test_private_federation.py has the same ClientApp in one process
 def test_hospitals_train_privately_under_masks_and_read_what_it_cost(tmp_path: Path) -> None:
     mark = uuid4().hex
     with ended_afterwards(mark):
