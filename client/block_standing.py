@@ -117,7 +117,7 @@ class Standing:
         waiting = np.flatnonzero((self.block_P == WAITING) | np.isin(self.block_P, partial))
         members = [present.members[p] for p in waiting.tolist()]
         new_P = np.array([member[:ID] not in self.known for member in members], dtype=np.bool_)
-        died_P, last = present.died_P[waiting], max(self.numbers, default=0)
+        died_P, last = present.died_P[waiting], max((*(block.number for block in self.whole), *self.changed), default=0)
         groups = cut(died_P, new_P, members, cell, first=not self.known)
         return tuple(
             Block(
@@ -129,11 +129,6 @@ class Standing:
             )
             for n, group in enumerate(groups)
         )
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Of all blocks that were made and not cut anew."""
-        return tuple(sorted((*(block.number for block in self.whole), *self.changed)))
 
 
 def arrays_of(present: Present, whole: Sequence[Block]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from client.audit_chain import entries
-from client.block_memory import memory_of, open_blocks
+from client.block_memory import memory_of, open_blocks, trouble_with
 from client.cli import app
 from client.site import load_site
 from shared_model.errors import BlocksError, ConfigError
@@ -128,3 +128,16 @@ def test_the_audit_log_tells_which_blocks_an_answer_was_made_of(tmp_path: Path) 
     assert f"blocks {one}, {two} train, {held} validate" in shown
     found = CliRunner().invoke(app, ["audit", "show", str(site), "--json"]).stdout
     assert json.loads(found)["told"] == list(memory_of(tmp_path / "store").newest)
+
+
+def test_trouble_with_the_memory_is_told_in_one_line_and_is_gone_after_a_decision(site: Path) -> None:
+    store = opened(site)
+    assert trouble_with(store) == ""
+    assert told("restart", site, "--reason", REASON).exit_code == 0  # from here on the audit log names the memory
+    memory_of(store).path.unlink()
+    memory_of(store).head_file.unlink()
+    trouble = trouble_with(store)
+    assert "is gone, whose newest answer was made by its line 1" in trouble and "blocks restart" in trouble
+    assert trouble.endswith("until then no exact answer leaves") and "\n" not in trouble
+    assert told("verify", site).exit_code == 1
+    assert told("restart", site, "--reason", REASON).exit_code == 0 and trouble_with(store) == ""
